@@ -3,6 +3,7 @@
 pub mod error;
 pub mod http;
 pub mod listing;
+pub mod measures;
 pub mod model;
 pub mod pacing;
 pub mod read;
@@ -16,3 +17,8 @@ pub use pacing::{Lane, Pacer, PacerSettings, Slot, Turn};
 pub use read::KisiRead;
 pub use read_only::ReadOnly;
 pub use write::{Deletion, KisiWrite};
+
+/// Both ports at once, for callers that look and act.
+pub trait Kisi: KisiRead + KisiWrite {}
+
+impl<T: KisiRead + KisiWrite + ?Sized> Kisi for T {}

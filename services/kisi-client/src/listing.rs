@@ -5,6 +5,11 @@
 //! What to do with a listing that is not whole is the caller's decision: it must never yield a
 //! removal.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::model::Identified;
+
 /// The rows of every page, each id once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listing<T> {
@@ -18,4 +23,103 @@ pub struct Listing<T> {
     pub duplicates: u64,
     /// The total differed between pages.
     pub total_changed: bool,
+}
+
+/// Puts pages together.
+#[derive(Debug)]
+pub(crate) struct Collector<T> {
+    items: Vec<T>,
+    places: HashMap<i64, usize>,
+    total: Option<u64>,
+    /// Some page named no total, so nothing can be said for sure.
+    unsure: bool,
+    duplicates: u64,
+    total_changed: bool,
+}
+
+impl<T: Identified> Collector<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            items: Vec::new(),
+            places: HashMap::new(),
+            total: None,
+            unsure: false,
+            duplicates: 0,
+            total_changed: false,
+        }
+    }
+
+    /// A page and the total that came with it.
+    pub(crate) fn add(&mut self, page: Vec<T>, total: Option<u64>) {
+        match total {
+            Some(total) => {
+                self.total_changed |= self.total.is_some_and(|before| before != total);
+                self.total = Some(total);
+            }
+            None => self.unsure = true,
+        }
+        for item in page {
+            match self.places.entry(item.id()) {
+                Entry::Occupied(place) => {
+                    self.duplicates += 1;
+                    self.items[*place.get()] = item;
+                }
+                Entry::Vacant(place) => {
+                    place.insert(self.items.len());
+                    self.items.push(item);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Listing<T> {
+        let distinct = self.items.len() as u64;
+        let total = self.total.unwrap_or(distinct);
+        Listing {
+            complete: !self.unsure
+                && !self.total_changed
+                && self.duplicates == 0
+                && distinct == total,
+            items: self.items,
+            total,
+            duplicates: self.duplicates,
+            total_changed: self.total_changed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Identified for i64 {
+        fn id(&self) -> i64 {
+            *self
+        }
+    }
+
+    fn listing(pages: &[(&[i64], Option<u64>)]) -> Listing<i64> {
+        let mut rows = Collector::new();
+        for (page, total) in pages {
+            rows.add(page.to_vec(), *total);
+        }
+        rows.finish()
+    }
+
+    #[test]
+    fn a_listing_is_complete_only_if_distinct_ids_equal_a_total_that_stood_still() {
+        assert!(listing(&[(&[], Some(0))]).complete);
+        assert!(listing(&[(&[1, 2], Some(3)), (&[3], Some(3))]).complete);
+
+        let short = listing(&[(&[1, 2], Some(3)), (&[], Some(3))]);
+        assert!(!short.complete && short.duplicates == 0);
+        let moved = listing(&[(&[1, 2], Some(3)), (&[2], Some(3))]);
+        assert!(!moved.complete && moved.duplicates == 1 && moved.items == [1, 2]);
+        let grown = listing(&[(&[1, 2], Some(3)), (&[3, 4], Some(4))]);
+        assert!(!grown.complete && grown.total_changed && grown.total == 4);
+        // Even if a row that came twice makes the numbers meet again.
+        let repeated = listing(&[(&[1, 2], Some(3)), (&[2, 3], Some(3))]);
+        assert!(!repeated.complete && repeated.items == [1, 2, 3]);
+        assert!(!listing(&[(&[1], None)]).complete);
+    }
 }

@@ -73,18 +73,36 @@ impl Pacer {
     /// Waits until a request may be sent, in the order of lanes. Dropping the future leaves the
     /// queue; dropping the [`Turn`] unsent lets the next one go at once.
     pub async fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
+        self.queue(|schedule, waiter| schedule.enqueue(lane, waiter), lane)
+            .await
+    }
+
+    /// The same at the head of the lane, for a request that was refused in its turn.
+    pub async fn turn_again(self: &Arc<Self>, lane: Lane) -> Turn {
+        self.queue(
+            |schedule, waiter| schedule.enqueue_first(lane, waiter),
+            lane,
+        )
+        .await
+    }
+
+    async fn queue(
+        self: &Arc<Self>,
+        enqueue: impl Fn(&mut Schedule<oneshot::Sender<Turn>>, oneshot::Sender<Turn>),
+        lane: Lane,
+    ) -> Turn {
         let began = Instant::now();
         self.runtime.get_or_init(Handle::current);
         let turn = loop {
             let (sender, receiver) = oneshot::channel();
-            self.lock().schedule.enqueue(lane, sender);
+            enqueue(&mut self.lock().schedule, sender);
             self.dispatch();
             // A sender is only ever dropped by being used, so this goes round once.
             if let Ok(turn) = receiver.await {
                 break turn;
             }
         };
-        metrics::histogram!("kisi_pacer_wait_seconds", "lane" => lane.as_str())
+        metrics::histogram!(crate::measures::PACER_WAIT, "lane" => lane.as_str())
             .record(began.elapsed().as_secs_f64());
         turn
     }

@@ -48,6 +48,17 @@ pub struct Window {
     pub valid_until: Option<Timestamp>,
 }
 
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.valid_from, self.valid_until) {
+            (None, None) => f.write_str("open-ended"),
+            (Some(from), None) => write!(f, "from {from}"),
+            (None, Some(until)) => write!(f, "until {until}"),
+            (Some(from), Some(until)) => write!(f, "from {from} until {until}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RoleAssignment {
     pub id: i64,

@@ -120,3 +120,19 @@ pub struct UserPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_enabled: Option<bool>,
 }
+
+impl UserPatch {
+    /// What would change, for a plan or a log.
+    pub fn field_names(&self) -> String {
+        let fields = [
+            ("name", self.name.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("access_enabled", self.access_enabled.is_some()),
+        ];
+        let named: Vec<&str> = fields
+            .iter()
+            .filter_map(|(name, set)| set.then_some(*name))
+            .collect();
+        named.join(", ")
+    }
+}

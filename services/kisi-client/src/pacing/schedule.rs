@@ -114,6 +114,11 @@ impl<W> Schedule<W> {
         self.lanes[lane as usize].push_back(waiter);
     }
 
+    /// Ahead of all others in its lane.
+    pub fn enqueue_first(&mut self, lane: Lane, waiter: W) {
+        self.lanes[lane as usize].push_front(waiter);
+    }
+
     pub fn waiting(&self, lane: Lane) -> usize {
         self.lanes[lane as usize].len()
     }
