@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TOOLS := $(CURDIR)/.tools
-DATA_DIR ?= $(CURDIR)/.data
 PYTHON ?= python3
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore
 NATS := $(TOOLS)/nats/.installed
@@ -20,6 +19,18 @@ BUILD := cargo build --workspace --all-targets --locked
 .PHONY: help
 help: ## Lists the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## Builds everything, tests included
+	$(BUILD)
+
+.PHONY: run
+run: $(NATS) build ## Starts everything with a simulated Kisi and a demo gym, until Ctrl-C
+	@exec target/debug/dev-stack run
+
+.PHONY: demo
+demo: $(NATS) build ## The same on fresh data, unattended: doors follow payments; last line is JSON
+	@exec target/debug/dev-stack demo
 
 .PHONY: test
 test: tools lint ## Everything a change must pass, on a fresh machine
