@@ -1,1 +1,27 @@
-//! event-bus
+#![doc = include_str!("../README.md")]
+
+pub mod backoff;
+pub mod connect;
+pub mod consume;
+pub mod dead_letter;
+pub mod delivery;
+mod dispatch;
+pub mod disposition;
+pub mod envelope;
+mod feed;
+pub mod metrics;
+pub mod preflight;
+pub mod projection;
+pub mod publish;
+pub mod topology;
+pub mod trace_context;
+
+pub use connect::{Bus, BusError, NatsSettings};
+pub use consume::{Consumer, ConsumerConfig, Ordering, StartAt};
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadLetters};
+pub use delivery::Delivery;
+pub use disposition::Disposition;
+pub use envelope::Envelope;
+pub use feed::OpenError;
+pub use projection::{Entry, Projection, ProjectionStatus};
+pub use publish::{Ack, PendingAck, PublishError, Publisher};
