@@ -43,7 +43,12 @@ pub type Jitter = Box<dyn FnMut() -> f64 + Send>;
 pub struct Pacer {
     state: Mutex<State>,
     runtime: OnceLock<Handle>,
+    /// When an event set was last asked for; see [`Pacer::event_set_gate`].
+    event_sets: tokio::sync::Mutex<Option<Instant>>,
 }
+
+/// `POST /event_sets` has a budget of its own besides: one a second.
+const BETWEEN_EVENT_SETS: Duration = Duration::from_millis(1100);
 
 struct State {
     schedule: Schedule<oneshot::Sender<Turn>>,
@@ -67,6 +72,7 @@ impl Pacer {
                 timer: None,
             }),
             runtime: OnceLock::new(),
+            event_sets: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -105,6 +111,16 @@ impl Pacer {
         metrics::histogram!(crate::measures::PACER_WAIT, "lane" => lane.as_str())
             .record(began.elapsed().as_secs_f64());
         turn
+    }
+
+    /// Waits, outside of any turn, until another event set may be asked for, so that its 429
+    /// never pauses a revoke. Whoever holds the gate notes when the request was over.
+    pub(crate) async fn event_set_gate(&self) -> tokio::sync::MutexGuard<'_, Option<Instant>> {
+        let gate = self.event_sets.lock().await;
+        if let Some(last) = *gate {
+            tokio::time::sleep_until(last + BETWEEN_EVENT_SETS).await;
+        }
+        gate
     }
 
     /// How many requests wait in a lane.

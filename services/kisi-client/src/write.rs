@@ -113,6 +113,7 @@ pub trait KisiWrite: Send + Sync {
         integration_id: i64,
     ) -> Result<Deletion, KisiError>;
 
-    /// `POST /event_sets`. At most one a second, which is the caller's to keep.
+    /// `POST /event_sets`. Kisi takes one a second: by lane it waits for that before its turn,
+    /// with a turn the distance is the caller's to keep.
     async fn create_event_set(&self, slot: Slot, set: &NewEventSet) -> Result<EventSet, KisiError>;
 }

@@ -19,6 +19,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+    /// By our wall clock, for a `Retry-After` that is a date.
+    pub(super) received_at: SystemTime,
 }
 
 impl Answer {
@@ -42,7 +44,7 @@ impl Answer {
         }
         let (method, route) = (self.method, self.route);
         if self.status == StatusCode::TOO_MANY_REQUESTS {
-            let retry_after = retry_after(&self.headers, SystemTime::now());
+            let retry_after = self.retry_after();
             return Err(KisiError::RateLimited {
                 method,
                 route,
@@ -62,6 +64,11 @@ impl Answer {
             message,
             fields,
         })
+    }
+
+    /// How long Kisi asks to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        retry_after(&self.headers, self.received_at)
     }
 
     pub(super) fn unreadable(&self, what: String) -> KisiError {
@@ -135,7 +142,7 @@ fn text(value: &Value) -> Option<String> {
 /// How long to wait, from seconds or from an HTTP date. A date is reckoned against the answer's
 /// own `Date` where it has one, so that a wrong clock on either side does not matter. Part of a
 /// second is rounded up: dates have whole seconds only.
-pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds.max(0.0)).ok();
@@ -167,6 +174,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: map,
             body: body.as_bytes().to_vec(),
+            received_at: SystemTime::UNIX_EPOCH,
         }
     }
 

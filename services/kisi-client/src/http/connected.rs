@@ -80,3 +80,26 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_instant_is_the_end_of_connecting_and_is_told_only_for_what_came_before() {
+        let last = Arc::new(LastConnected::default());
+        let slow = tower::service_fn(|_: ()| async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let mut connector = NoteConnected::new(Arc::clone(&last)).layer(slow);
+        let began = Instant::now();
+        assert_eq!(last.after(began), None);
+        connector.call(()).await.expect("a connection");
+        let connected = last.after(began).expect("noted");
+        assert!((150..=151).contains(&(connected - began).as_millis()));
+        assert_eq!(last.after(connected), None);
+    }
+}

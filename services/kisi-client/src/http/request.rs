@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::HttpKisi;
-use super::answer::{Answer, retry_after};
+use super::answer::Answer;
 use crate::error::KisiError;
 use crate::measures;
 use crate::pacing::{Outcome, Slot, Turn};
@@ -163,6 +163,7 @@ impl HttpKisi {
             status: response.status(),
             headers: response.headers().clone(),
             body: response.bytes().await.map_err(unreachable)?.into(),
+            received_at: wall_clock(),
         })
     }
 
@@ -188,13 +189,20 @@ impl HttpKisi {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the edge: an answer is stamped where it comes in, and is a value from then on"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 /// What the pacer must know of it.
 fn outcome(result: &Result<Answer, KisiError>) -> Outcome {
     let Ok(answer) = result else {
         return Outcome::NoAnswer;
     };
-    let retry_after = retry_after(&answer.headers, SystemTime::now());
-    match (answer.status, retry_after) {
+    match (answer.status, answer.retry_after()) {
         (StatusCode::TOO_MANY_REQUESTS, retry_after) => Outcome::RateLimited { retry_after },
         (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after)) => {
             Outcome::Unavailable { retry_after }

@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::HttpKisi;
 use super::request::Request;
@@ -215,6 +216,12 @@ impl KisiWrite for HttpKisi {
     async fn create_event_set(&self, slot: Slot, set: &NewEventSet) -> Result<EventSet, KisiError> {
         let mut body = json!({ "event_set": set });
         body["event_set"]["interval"] = json!(format!("{}/{}", set.from, set.until));
-        self.create(slot, "/event_sets", body).await
+        if matches!(slot, Slot::Held(_)) {
+            return self.create(slot, "/event_sets", body).await;
+        }
+        let mut gate = self.pacer.event_set_gate().await;
+        let created = self.create(slot, "/event_sets", body).await;
+        *gate = Some(Instant::now());
+        created
     }
 }
