@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::stream::ConsumerErrorKind;
-use async_nats::jetstream::{AckKind, ErrorCode, Message};
+use async_nats::jetstream::{AckKind, Message};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use serde::de::DeserializeOwned;
@@ -362,6 +362,12 @@ async fn open(bus: Bus, config: ConsumerConfig) -> Result<Opened, OpenError> {
     let wanted = server_config(&config, bus.replicas());
     let consumer = match stream.get_consumer::<pull::Config>(&config.name).await {
         Ok(found) if is_as_wanted(&found.cached_info().config, &wanted) => found,
+        Ok(found) if is_another(&found.cached_info().config, &wanted) => {
+            return Err(refused(
+                &config,
+                "its ack or deliver policy is another one and cannot be changed",
+            ));
+        }
         // Missing, or to be changed: "create" does both.
         _ => stream
             .create_consumer(wanted)
@@ -409,13 +415,26 @@ fn server_config(config: &ConsumerConfig, replicas: usize) -> pull::Config {
 }
 
 fn is_as_wanted(found: &async_nats::jetstream::consumer::Config, wanted: &pull::Config) -> bool {
-    found.ack_policy == wanted.ack_policy
-        && found.deliver_policy == wanted.deliver_policy
+    !is_another(found, wanted)
         && found.ack_wait == wanted.ack_wait
         && found.max_deliver == wanted.max_deliver
         && found.max_ack_pending == wanted.max_ack_pending
         && found.filter_subject == wanted.filter_subject
         && found.filter_subjects == wanted.filter_subjects
+        && found.num_replicas == wanted.num_replicas
+}
+
+/// Differs in what the server never changes.
+fn is_another(found: &async_nats::jetstream::consumer::Config, wanted: &pull::Config) -> bool {
+    found.ack_policy != wanted.ack_policy || found.deliver_policy != wanted.deliver_policy
+}
+
+fn refused(config: &ConsumerConfig, cause: impl std::fmt::Display) -> OpenError {
+    OpenError::Refused {
+        stream: config.stream.clone(),
+        consumer: config.name.clone(),
+        cause: cause.to_string(),
+    }
 }
 
 fn refused_or_not_now(
@@ -423,16 +442,8 @@ fn refused_or_not_now(
     error: &async_nats::jetstream::stream::ConsumerError,
 ) -> OpenError {
     match error.kind() {
-        // The stream is declared before any consumer runs: missing means not up again yet.
-        ConsumerErrorKind::JetStream(inner)
-            if inner.code() < 500 && inner.error_code() != ErrorCode::STREAM_NOT_FOUND =>
-        {
-            OpenError::Refused {
-                stream: config.stream.clone(),
-                consumer: config.name.clone(),
-                cause: inner.to_string(),
-            }
-        }
+        // Our request is wrong, such as an overlapping filter: waiting will not help.
+        ConsumerErrorKind::JetStream(inner) if inner.code() == 400 => refused(config, inner),
         _ => OpenError::not_now("the consumer cannot be created", error),
     }
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, ID};
 use crate::metrics::PUBLISHES;
 
 /// Time limit of a publish, repeats included, unless set.
@@ -99,8 +99,8 @@ impl Publisher {
     }
 
     /// As [`Self::publish`], refused with [`PublishError::WrongLastSequence`] unless the subject's
-    /// last message has this sequence (0: there is none). A repeat of an accepted message is still
-    /// a duplicate, not a refusal, within the dedupe window.
+    /// last message has this sequence (0: there is none). Where that last message is this very
+    /// one, stored by an attempt whose ack was lost, the answer is a duplicate's ack.
     pub async fn publish_expecting<M: Serialize + ?Sized>(
         &self,
         subject: &str,
@@ -113,7 +113,29 @@ impl Publisher {
             header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
             last_subject_sequence.to_string(),
         );
-        self.publish_body(subject, headers, json(message)?).await
+        match self.publish_body(subject, headers, json(message)?).await {
+            // The server looks at the sequence before the id, so our own repeat is refused too.
+            Err(PublishError::WrongLastSequence) => self
+                .stored_as_last(subject, &envelope.ce_id)
+                .await
+                .ok_or(PublishError::WrongLastSequence),
+            answer => answer,
+        }
+    }
+
+    /// The ack of the subject's last message, if that has this id.
+    async fn stored_as_last(&self, subject: &str, id: &str) -> Option<Ack> {
+        let stream = self.js.stream_by_subject(subject).await.ok()?;
+        let stream = self.js.get_stream_no_info(stream).await.ok()?;
+        let last = stream.get_last_raw_message_by_subject(subject).await.ok()?;
+        let same = last
+            .headers
+            .get(ID)
+            .is_some_and(|found| found.as_str() == id);
+        same.then_some(Ack {
+            sequence: last.sequence,
+            duplicate: true,
+        })
     }
 
     /// Sends `message` and answers a future for its ack, so that many can be under way. It is

@@ -105,6 +105,7 @@ impl TokenIssuer {
 }
 
 /// Valid claims, to be changed by a test that wants them wrong.
+#[expect(clippy::disallowed_methods, reason = "tokens are for the system clock")]
 pub fn claims(role: &str, sub: &str, gym: Option<&str>, scope: Option<&str>) -> Value {
     let now = jiff::Timestamp::now().as_second();
     let mut claims = json!({

@@ -19,9 +19,9 @@ use crate::lifecycle::chain;
 /// How far the issuer's clock may be from ours.
 const LEEWAY_SECONDS: i64 = 30;
 /// Tokens of an unknown key make us look for new keys, but no more often than this.
-const RELOAD_AT_MOST_EVERY: Duration = Duration::from_secs(5);
+const RELOAD_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 /// A withdrawn key stops counting after this.
-const RELOAD_FILE_EVERY: Duration = Duration::from_secs(5);
+const RELOAD_FILE_EVERY: Duration = Duration::from_secs(2);
 const RELOAD_URL_EVERY: Duration = Duration::from_secs(300);
 
 /// Whose tokens count.

@@ -1,0 +1,118 @@
+//! Nobody restarts a service because NATS was restarted.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_bus::{Bus, ConsumerConfig, Delivery, Disposition};
+use serde_json::Value;
+use testkit::eventually;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{DEADLINE, publish, start};
+
+/// What "within a few seconds" means here.
+const SOON: Duration = Duration::from_secs(4);
+
+type Seen = Arc<Mutex<HashSet<String>>>;
+
+fn consume(bus: &Bus) -> Seen {
+    let seen = Seen::default();
+    let handler = {
+        let seen = Arc::clone(&seen);
+        move |_: Value, delivery: Delivery| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock().await.insert(delivery.envelope.ce_id);
+                Disposition::Done
+            }
+        }
+    };
+    let config = ConsumerConfig::new("BILLING", "membership-events", "billing.v1.>");
+    tokio::spawn(bus.consumer(config).run(handler, CancellationToken::new()));
+    seen
+}
+
+async fn arrives(seen: &Seen, id: &str, within: Duration) {
+    eventually(&format!("{id} arrives"), within, async || {
+        seen.lock().await.contains(id)
+    })
+    .await;
+}
+
+const SUBJECT: &str = "billing.v1.stripe.acct_a.payment_failed";
+
+#[tokio::test]
+async fn consumption_resumes_by_itself_after_nats_was_restarted() {
+    let (mut nats, bus) = start().await;
+    let seen = consume(&bus);
+    publish(&bus, SUBJECT, "before").await;
+    arrives(&seen, "before", DEADLINE).await;
+
+    for round in 0..3 {
+        if round % 2 == 0 {
+            nats.kill().await.unwrap();
+        }
+        nats.restart().await.unwrap();
+        let id = format!("after {round}");
+        publish(&bus, SUBJECT, &id).await;
+        arrives(&seen, &id, SOON).await;
+    }
+}
+
+#[tokio::test]
+async fn consumption_resumes_after_a_long_absence() {
+    let (mut nats, bus) = start().await;
+    let seen = consume(&bus);
+    publish(&bus, SUBJECT, "before").await;
+    arrives(&seen, "before", DEADLINE).await;
+
+    nats.stop().await.unwrap();
+    let gone = Instant::now();
+    eventually("a while has passed", DEADLINE, async || {
+        gone.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    nats.restart().await.unwrap();
+
+    publish(&bus, SUBJECT, "after").await;
+    arrives(&seen, "after", SOON).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_somebody_deleted_is_made_again() {
+    let (_nats, bus) = start().await;
+    let seen = consume(&bus);
+    publish(&bus, SUBJECT, "before").await;
+    arrives(&seen, "before", DEADLINE).await;
+
+    let stream = bus.jetstream().get_stream("BILLING").await.unwrap();
+    stream.delete_consumer("membership-events").await.unwrap();
+
+    publish(&bus, SUBJECT, "after").await;
+    arrives(&seen, "after", SOON).await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_and_comes_back_loses_nothing() {
+    let (nats, bus) = start().await;
+    let seen = consume(&bus);
+    publish(&bus, SUBJECT, "before").await;
+    arrives(&seen, "before", DEADLINE).await;
+
+    nats.pause().unwrap();
+    let publishing = {
+        let bus = bus.clone();
+        tokio::spawn(async move { publish(&bus, SUBJECT, "while it hung").await })
+    };
+    let hung = Instant::now();
+    eventually("it has hung for a while", DEADLINE, async || {
+        hung.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    nats.resume().unwrap();
+
+    publishing.await.unwrap();
+    arrives(&seen, "while it hung", SOON).await;
+}
