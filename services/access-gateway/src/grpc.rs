@@ -1,0 +1,26 @@
+//! The gRPC side: each call asks who is calling and hands over to [`crate::gateway`].
+
+mod access;
+mod integration;
+
+use std::sync::Arc;
+
+use contracts::access::v1::access_service_server::AccessServiceServer;
+use contracts::integration::v1::integration_service_server::IntegrationServiceServer;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::gateway::Gateway;
+use access::Access;
+use integration::Integration;
+
+/// Both services. Streams end at `shutdown`.
+pub fn routes(gateway: Arc<Gateway>, shutdown: &CancellationToken) -> Routes {
+    let access = Access {
+        gateway: Arc::clone(&gateway),
+        shutdown: shutdown.clone(),
+    };
+    let integration = Integration { gateway };
+    Routes::new(AccessServiceServer::new(access))
+        .add_service(IntegrationServiceServer::new(integration))
+}
