@@ -10,8 +10,10 @@
 //! # Caveats
 //! Acks are sent and not confirmed, because the server's confirmation is worth no more; so an
 //! acknowledged message may come again. Of one subject, messages are handled in order until one
-//! of them has to be tried again.
+//! of them has to be tried again, and within one process: replicas that share a consumer take
+//! turns. So a handler compares versions.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -150,6 +152,9 @@ impl ConsumerConfig {
     }
 }
 
+/// How long an ack may wait for room in the client's queue.
+const SEND_WITHIN: Duration = Duration::from_secs(1);
+
 type Handler = Arc<dyn Fn(Delivery) -> BoxFuture<'static, Disposition> + Send + Sync>;
 
 /// A durable consumer, ready to run.
@@ -255,7 +260,7 @@ async fn read(
     let mut dispatch = Dispatch::new(config.concurrency, config.ordering == Ordering::PerSubject);
     let mut running: JoinSet<(u64, String)> = JoinSet::new();
     // Every message we hold, to tell the server that it is in work.
-    let mut held: std::collections::HashMap<u64, Message> = Default::default();
+    let mut held: HashMap<u64, Message> = HashMap::new();
     let mut next_id = 0_u64;
     let mut progress = tokio::time::interval(config.ack_wait / 3);
     progress.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -263,7 +268,7 @@ async fn read(
         let (bus, config) = (bus.clone(), config.clone());
         Box::new(move || open(bus.clone(), config.clone()).boxed())
     };
-    let mut feed = Feed::new(bus, &config.name, open);
+    let mut feed = Feed::new(bus.clone(), &config.name, open);
 
     while !shutdown.is_cancelled() {
         while let Some((subject, id)) = dispatch.start() {
@@ -292,9 +297,7 @@ async fn read(
                     next_id += 1;
                     take_in(next_id, message, &mut held, &mut dispatch);
                 }
-                for message in held.values() {
-                    send(message, AckKind::Progress).await;
-                }
+                say_in_work(&bus, &held).await;
             }
             fed = feed.next(), if dispatch.held() < capacity => {
                 if let Fed::Message(message) = fed? {
@@ -318,20 +321,25 @@ async fn read(
     while !running.is_empty() {
         tokio::select! {
             Some(ended) = running.join_next() => finish(ended, &mut held, &mut dispatch),
-            _ = progress.tick() => {
-                for message in held.values() {
-                    send(message, AckKind::Progress).await;
-                }
-            }
+            _ = progress.tick() => say_in_work(&bus, &held).await,
         }
     }
     Ok(())
 }
 
+/// Starts the ack wait of every held message anew. Nobody counts it while there is no server.
+async fn say_in_work(bus: &Bus, held: &HashMap<u64, Message>) {
+    if bus.is_connected() {
+        for message in held.values() {
+            send(message, AckKind::Progress).await;
+        }
+    }
+}
+
 fn take_in(
     id: u64,
     message: Message,
-    held: &mut std::collections::HashMap<u64, Message>,
+    held: &mut HashMap<u64, Message>,
     dispatch: &mut Dispatch<u64>,
 ) {
     dispatch.push(message.subject.to_string(), id);
@@ -340,7 +348,7 @@ fn take_in(
 
 fn finish(
     ended: Result<(u64, String), tokio::task::JoinError>,
-    held: &mut std::collections::HashMap<u64, Message>,
+    held: &mut HashMap<u64, Message>,
     dispatch: &mut Dispatch<u64>,
 ) {
     match ended {
@@ -542,8 +550,11 @@ impl Worker {
 }
 
 async fn send(message: &Message, answer: AckKind) {
-    // Without it the message comes again, which is what "not acknowledged" means.
-    if let Err(failed) = message.ack_with(answer).await {
-        debug!(error = %failed, "An ack could not be sent");
+    // Without it the message comes again, which is what "not acknowledged" means. The client
+    // queues while it has no server, and waits when its queue is full; we do not wait with it.
+    match tokio::time::timeout(SEND_WITHIN, message.ack_with(answer)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failed)) => debug!(error = %failed, "An ack could not be sent"),
+        Err(_) => debug!("An ack could not be sent: the client's queue is full"),
     }
 }

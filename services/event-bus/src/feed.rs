@@ -126,18 +126,31 @@ impl Feed {
                 return Ok(Fed::Message(Box::new(message)));
             }
             match &mut self.state {
-                State::Opening(opening) => match opening.await {
-                    Ok(opened) => {
-                        self.state = State::Open(Box::new(opened.messages));
-                        self.opened_at = Instant::now();
-                        return Ok(Fed::Opened {
-                            pending: opened.pending,
-                            last_sequence: opened.last_sequence,
-                        });
+                State::Opening(opening) => {
+                    let opened = tokio::select! {
+                        opened = opening => opened,
+                        _ = self.look.tick() => {
+                            if self.bus.connections() != self.connections {
+                                // What was asked on the old connection may never be answered.
+                                self.failures = 0;
+                                self.reopen("the connection is a new one");
+                            }
+                            continue;
+                        }
+                    };
+                    match opened {
+                        Ok(opened) => {
+                            self.state = State::Open(Box::new(opened.messages));
+                            self.opened_at = Instant::now();
+                            return Ok(Fed::Opened {
+                                pending: opened.pending,
+                                last_sequence: opened.last_sequence,
+                            });
+                        }
+                        Err(refused @ OpenError::Refused { .. }) => return Err(refused),
+                        Err(error) => self.reopen(&error.to_string()),
                     }
-                    Err(refused @ OpenError::Refused { .. }) => return Err(refused),
-                    Err(error) => self.reopen(&error.to_string()),
-                },
+                }
                 State::Open(messages) => {
                     let lost = tokio::select! {
                         next = messages.next() => match next {

@@ -1,7 +1,9 @@
 //! Are acks durable? Asked of every NATS server before anything is promised.
 //!
 //! JetStream acknowledges before the disk has the message unless `sync_interval` is `always`; then
-//! a power cut loses what was acked. The servers say how they are set at `/varz`.
+//! a power cut loses what was acked. The servers say how they are set at `/varz`. One of several
+//! may be down when a service starts, or an incident would spread: a majority must answer, and
+//! every one that answers must be right.
 
 use std::time::Duration;
 
@@ -57,23 +59,31 @@ struct JetStreamConfig {
     sync_always: bool,
 }
 
-/// Asks every server, and fails with the first whose acks are not durable.
+/// Asks every server, and fails with the first whose acks are not durable, or when no majority
+/// answers.
 pub async fn check(monitor_urls: &[String]) -> Result<(), PreflightError> {
     if monitor_urls.is_empty() {
         return Err(PreflightError::NoMonitors);
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut silent = Vec::new();
     for url in monitor_urls {
         let url = url.trim_end_matches('/').to_owned();
-        let varz = match ask(&url).await {
-            Ok(varz) => varz,
-            Err(source) => return Err(PreflightError::Unreachable { url, source }),
-        };
-        match varz.jetstream.config {
-            Some(config) if config.sync_always => {}
-            Some(_) => return Err(PreflightError::LazySync { url }),
-            None => return Err(PreflightError::NoJetStream { url }),
+        match ask(&url).await {
+            Ok(varz) => match varz.jetstream.config {
+                Some(config) if config.sync_always => {}
+                Some(_) => return Err(PreflightError::LazySync { url }),
+                None => return Err(PreflightError::NoJetStream { url }),
+            },
+            Err(source) => silent.push((url, source)),
         }
+    }
+    let majority_answers = silent.len() * 2 < monitor_urls.len();
+    for (url, source) in silent {
+        if !majority_answers {
+            return Err(PreflightError::Unreachable { url, source });
+        }
+        tracing::warn!(error = %source, "The NATS monitoring address {url} does not answer");
     }
     Ok(())
 }

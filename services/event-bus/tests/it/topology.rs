@@ -158,3 +158,19 @@ async fn a_start_waits_for_nats_and_can_be_stopped_while_it_waits() {
     nats.restart().await.unwrap();
     assert!(waiting.await.unwrap().is_ok());
 }
+
+#[tokio::test]
+async fn one_of_three_servers_may_be_down_at_start_but_not_two() {
+    let (one, two) = (
+        NatsServer::start().await.unwrap(),
+        NatsServer::start().await.unwrap(),
+    );
+    let nobody = format!("http://127.0.0.1:{}", testkit::free_port());
+    let check = event_bus::preflight::check;
+    let most = [one.monitor_url(), nobody.clone(), two.monitor_url()];
+    assert!(check(&most).await.is_ok());
+    let few = [one.monitor_url(), nobody.clone(), nobody.clone()];
+    assert!(
+        matches!(check(&few).await, Err(PreflightError::Unreachable { url, .. }) if url == nobody)
+    );
+}
