@@ -1,1 +1,16 @@
-fn main() {}
+//! The process: settings, telemetry, `run`, flush. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use kisi_sync::config::Config;
+use service_runtime::{lifecycle, settings};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config: Config = settings::from_env();
+    let (telemetry, life) = (config.telemetry.clone(), config.lifecycle.clone());
+    lifecycle::run_service("kisi-sync", &telemetry, &life, |shutdown| {
+        kisi_sync::run(config, shutdown)
+    })
+    .await
+}

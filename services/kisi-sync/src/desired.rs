@@ -1,0 +1,249 @@
+//! What membership-events decided, stored: one short transaction that also writes the intent.
+//!
+//! After its commit nothing is lost by a kill: the member is `pending`, and rows about to be
+//! granted stand as `intended`. The same transaction answers a version that was overtaken before
+//! it could be settled, so that every version is answered.
+
+use contracts::membership::v1::MembershipStatusChanged;
+use contracts::wire;
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IntoActiveModel, Statement,
+    TransactionTrait,
+};
+
+use crate::apply::new_row;
+use crate::record::{self, Outcome};
+use crate::shared::Shared;
+use crate::snapshot::Snapshot;
+use crate::steps::Step;
+use crate::store::members::{self, WantedPlan};
+use crate::store::{applied_grants, integrations, micros};
+
+/// A member's state as it came, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    pub gym: String,
+    pub member: String,
+    pub version: i64,
+    pub plans: Vec<WantedPlan>,
+    pub erased: bool,
+    pub cause_kind: String,
+    pub cause_id: String,
+    pub received_at: Option<i64>,
+    pub decided_at: Option<i64>,
+    pub traceparent: Option<String>,
+}
+
+impl Desired {
+    /// Reads the message; the error names the field that makes no sense.
+    pub fn parse(
+        message: &MembershipStatusChanged,
+        traceparent: Option<String>,
+    ) -> Result<Self, &'static str> {
+        let instant = |at: &Option<pbjson_types::Timestamp>| {
+            at.as_ref().and_then(wire::instant).map(micros)
+        };
+        if !is_id(&message.gym_id) {
+            return Err("gym_id");
+        }
+        if !is_id(&message.member_id) {
+            return Err("member_id");
+        }
+        if message.version <= 0 {
+            return Err("version");
+        }
+        let mut plans = Vec::new();
+        for plan in &message.plans {
+            if !is_id(&plan.plan_id) {
+                return Err("plans.plan_id");
+            }
+            plans.push(WantedPlan {
+                plan_id: plan.plan_id.clone(),
+                from: instant(&plan.valid_from),
+                until: instant(&plan.valid_until),
+            });
+        }
+        let cause = message.cause.clone().unwrap_or_default();
+        Ok(Self {
+            gym: message.gym_id.clone(),
+            member: message.member_id.clone(),
+            version: message.version,
+            plans: if message.allowed { plans } else { Vec::new() },
+            erased: message.erased,
+            cause_kind: cause.kind,
+            cause_id: cause.id,
+            received_at: instant(&cause.received_at),
+            decided_at: instant(&message.decided_at),
+            traceparent,
+        })
+    }
+}
+
+/// An opaque id: `[A-Za-z0-9_-]{1,64}`.
+pub fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub enum Stored {
+    /// Not newer than what is held.
+    Stale,
+    /// Durable, and nothing is to be done at Kisi.
+    Answered,
+    /// Durable, with work for the gym's owner. The snapshot is as committed.
+    Intent(Box<Snapshot>),
+}
+
+/// Stores it if it is newer. When this answers, it is durable.
+pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> {
+    let now = shared.now();
+    let txn = shared.db.begin().await?;
+    let held = members::find_for_update(&txn, &desired.gym, &desired.member).await?;
+    let known = held.is_some();
+    let mut member =
+        held.unwrap_or_else(|| members::Model::unheard_of(&desired.gym, &desired.member));
+    if member.version >= desired.version {
+        txn.commit().await?;
+        return Ok(Stored::Stale);
+    }
+    let integration = integrations::find(&txn, &desired.gym).await?;
+    let rows = applied_grants::of_member(&txn, &desired.gym, &desired.member).await?;
+    answer_overtaken(&txn, &mut member, &rows, now).await?;
+    take_over(&mut member, desired, now);
+
+    let works = integration
+        .as_ref()
+        .is_some_and(|row| row.enabled && row.activated);
+    member.pending = works;
+    let Some(integration) = integration.filter(|_| works) else {
+        answer_not_set_up(&txn, &mut member, &rows, now).await?;
+        save(&txn, member, known).await?;
+        txn.commit().await?;
+        shared.outbox.notify_one();
+        return Ok(Stored::Answered);
+    };
+    let mut snapshot = Snapshot {
+        integration: integration.into(),
+        member: save(&txn, member, known).await?,
+        rows,
+    };
+    match shared.leases.held(&snapshot.integration.lease_key) {
+        Some(lease) => intend(&txn, &mut snapshot, lease.epoch(), now).await?,
+        None => notify_owner(&txn, &snapshot).await?,
+    }
+    txn.commit().await?;
+    Ok(Stored::Intent(Box::new(snapshot)))
+}
+
+fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
+    member.version = desired.version;
+    member.plans = serde_json::to_string(&desired.plans).unwrap_or_else(|_| "[]".to_owned());
+    member.erased = desired.erased;
+    member.cause_kind.clone_from(&desired.cause_kind);
+    member.cause_id.clone_from(&desired.cause_id);
+    member.received_at = desired.received_at;
+    member.decided_at = desired.decided_at;
+    member.traceparent.clone_from(&desired.traceparent);
+    member.background = false;
+    member.retry_at = None;
+    // A fact about this very member explains what follows.
+    member.held_by = None;
+    member.updated_at = now;
+}
+
+/// The rows that are about to be granted, where nothing has to be found out first.
+async fn intend<C: ConnectionTrait>(
+    txn: &C,
+    snapshot: &mut Snapshot,
+    epoch: i64,
+    now: i64,
+) -> Result<(), DbErr> {
+    if !snapshot.integration.is_live() {
+        return Ok(());
+    }
+    let wanted = snapshot.wanted(now)?;
+    let others = snapshot.member.opened_by_others()?;
+    let refused = Default::default();
+    let step = snapshot
+        .situation(&wanted, &others, &refused, epoch, now)
+        .next_step();
+    let (Some(Step::Intend(groups)), Some(user)) = (step, snapshot.member.kisi_user_id) else {
+        return Ok(());
+    };
+    for (group, window) in groups {
+        let row = new_row(snapshot, group, window, user, epoch, now);
+        let row = row.insert(txn).await?;
+        snapshot.rows.push(row);
+    }
+    Ok(())
+}
+
+/// The owner hears of it when the transaction commits.
+async fn notify_owner<C: ConnectionTrait>(txn: &C, snapshot: &Snapshot) -> Result<(), DbErr> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let member = &snapshot.member;
+    let payload = format!("{} {}", member.gym_id, member.member_id);
+    let sql = "SELECT pg_notify('kisi_sync', $1)";
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [payload.into()]);
+    txn.execute_raw(statement).await.map(drop)
+}
+
+/// A version that nobody got to answer: it changed nothing by itself.
+async fn answer_overtaken<C: ConnectionTrait>(
+    txn: &C,
+    member: &mut members::Model,
+    rows: &[applied_grants::Model],
+    now: i64,
+) -> Result<(), DbErr> {
+    if member.version == 0 || member.answered_version >= member.version {
+        return Ok(());
+    }
+    member.applied_seq += 1;
+    member.answered_version = member.version;
+    let outcome = Outcome {
+        groups_before: rows.iter().map(|row| row.group_id).collect(),
+        ..Outcome::default()
+    };
+    let message = record::applied_of(member, rows, &outcome, now);
+    record::tell(txn, &message, member.traceparent.clone(), now).await
+}
+
+/// The gym is not set up: the state is kept for a first sync, and the answer says so.
+async fn answer_not_set_up<C: ConnectionTrait>(
+    txn: &C,
+    member: &mut members::Model,
+    rows: &[applied_grants::Model],
+    now: i64,
+) -> Result<(), DbErr> {
+    member.applied_seq += 1;
+    member.answered_version = member.version;
+    member.failure = Some("not_set_up".to_owned());
+    let outcome = Outcome {
+        failure: Some("not_set_up"),
+        erased: member.erased && rows.is_empty(),
+        groups_before: rows.iter().map(|row| row.group_id).collect(),
+        ..Outcome::default()
+    };
+    let message = record::applied_of(member, rows, &outcome, now);
+    record::tell(txn, &message, member.traceparent.clone(), now).await
+}
+
+async fn save<C: ConnectionTrait>(
+    txn: &C,
+    member: members::Model,
+    known: bool,
+) -> Result<members::Model, DbErr> {
+    let row = member.clone().into_active_model().reset_all();
+    if known {
+        members::Entity::update(row).exec(txn).await?;
+    } else {
+        members::Entity::insert(row).exec_without_returning(txn).await?;
+    }
+    Ok(member)
+}

@@ -1,0 +1,87 @@
+//! What only membership-events knows: who a member is, and which versions a gym's members have.
+//!
+//! Names and e-mails are asked for when a Kisi user must be made or found, and are not kept.
+
+use std::collections::BTreeMap;
+
+use contracts::membership::v1::membership_service_client::MembershipServiceClient;
+use contracts::membership::v1::{
+    GetMemberRequest, ListMemberVersionsRequest, RepublishGymRequest,
+};
+use service_runtime::grpc::ServiceChannel;
+use tonic::{Code, Status};
+
+/// The most members asked to be republished in one call.
+const REPUBLISH_AT_ONCE: usize = 500;
+
+/// A person, as far as Kisi must know.
+pub struct Person {
+    pub email: String,
+    pub name: Option<String>,
+}
+
+/// membership-events over gRPC.
+#[derive(Clone)]
+pub struct Directory {
+    client: MembershipServiceClient<ServiceChannel>,
+}
+
+impl Directory {
+    pub fn new(channel: ServiceChannel) -> Self {
+        Self {
+            client: MembershipServiceClient::new(channel),
+        }
+    }
+
+    /// Name and e-mail of a member; None when there is no such person, or not any more.
+    pub async fn find_person(&self, gym: &str, member: &str) -> Result<Option<Person>, Status> {
+        let request = GetMemberRequest {
+            gym_id: gym.to_owned(),
+            member_id: member.to_owned(),
+            read_mask: None,
+        };
+        let found = match self.client.clone().get_member(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(status),
+        };
+        let email = found.email.trim().to_lowercase();
+        if found.erased || email.is_empty() {
+            return Ok(None);
+        }
+        let name = Some(found.name.trim().to_owned()).filter(|name| !name.is_empty());
+        Ok(Some(Person { email, name }))
+    }
+
+    /// Member to version, of the whole gym.
+    pub async fn list_versions(&self, gym: &str) -> Result<BTreeMap<String, i64>, Status> {
+        let mut versions = BTreeMap::new();
+        let mut page_token = String::new();
+        loop {
+            let request = ListMemberVersionsRequest {
+                gym_id: gym.to_owned(),
+                page_size: 5_000,
+                page_token,
+            };
+            let page = self.client.clone().list_member_versions(request).await?;
+            let page = page.into_inner();
+            versions.extend(page.members.into_iter().map(|m| (m.member_id, m.version)));
+            if page.next_page_token.is_empty() {
+                return Ok(versions);
+            }
+            page_token = page.next_page_token;
+        }
+    }
+
+    /// Asks for these members' current states on the bus.
+    pub async fn republish(&self, gym: &str, members: &[String]) -> Result<(), Status> {
+        for part in members.chunks(REPUBLISH_AT_ONCE) {
+            let request = RepublishGymRequest {
+                gym_id: gym.to_owned(),
+                member_ids: part.to_vec(),
+            };
+            self.client.clone().republish_gym(request).await?;
+        }
+        Ok(())
+    }
+}

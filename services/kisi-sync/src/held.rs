@@ -1,0 +1,169 @@
+//! Plans held for a person: what lies past the brake's line waits here, whole and by name.
+//!
+//! A held set is sealed when it is first shown; what comes later opens another. Its digest is of
+//! the exact set. A member who is entitled again drops out by the way of all things: the next look
+//! finds nothing to revoke.
+
+use sea_orm::{
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait,
+    IntoActiveModel, QueryFilter, QueryOrder, TransactionTrait,
+};
+use sha2::{Digest, Sha256};
+
+use crate::apply::{Attempt, Engine};
+use crate::error::Trouble;
+use crate::integration_state as state;
+use crate::store::{held_plans, members};
+
+/// A plan that nobody decided on expires; what it held is then looked at anew.
+const EXPIRES_AFTER: i64 = 3 * 24 * 3_600 * 1_000_000;
+
+/// The digest of a set: of its class and its members, sorted.
+pub fn digest(gym: &str, class: &str, members: &[String]) -> String {
+    let mut sorted = members.to_vec();
+    sorted.sort();
+    let text = format!("{gym}\n{class}\n{}", sorted.join("\n"));
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// Adds members to the gym's open plan of this class, or opens one. Answers its id.
+pub async fn hold<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    class: &str,
+    cause: &str,
+    held: &[String],
+    now: i64,
+) -> Result<String, DbErr> {
+    let open = held_plans::Entity::find()
+        .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::Class.eq(class))
+        .filter(held_plans::Column::State.eq("held"))
+        .filter(held_plans::Column::Sealed.eq(false))
+        .one(db)
+        .await?;
+    let id = match open {
+        Some(plan) => {
+            let mut members: Vec<String> = serde_json::from_str(&plan.members)
+                .map_err(|_| crate::store::senseless("held_plans", "members", &plan.id))?;
+            let mut causes: Vec<String> = serde_json::from_str(&plan.causes).unwrap_or_default();
+            members.extend(held.iter().cloned());
+            members.sort();
+            members.dedup();
+            if !causes.iter().any(|known| known == cause) {
+                causes.push(cause.to_owned());
+            }
+            let id = plan.id.clone();
+            let mut row = plan.into_active_model();
+            row.digest = ActiveValue::Set(digest(gym, class, &members));
+            row.revokes = ActiveValue::Set(count(members.len()));
+            row.members = ActiveValue::Set(json(&members));
+            row.causes = ActiveValue::Set(json(&causes));
+            row.update(db).await?;
+            id
+        }
+        None => {
+            let id = format!("hp_{}", uuid::Uuid::now_v7().simple());
+            let row = held_plans::ActiveModel {
+                id: ActiveValue::Set(id.clone()),
+                gym_id: ActiveValue::Set(gym.to_owned()),
+                digest: ActiveValue::Set(digest(gym, class, held)),
+                class: ActiveValue::Set(class.to_owned()),
+                causes: ActiveValue::Set(json(&[cause.to_owned()])),
+                members: ActiveValue::Set(json(held)),
+                revokes: ActiveValue::Set(count(held.len())),
+                grants: ActiveValue::Set(0),
+                state: ActiveValue::Set("held".to_owned()),
+                sealed: ActiveValue::Set(false),
+                held_at: ActiveValue::Set(now),
+                expires_at: ActiveValue::Set(now + EXPIRES_AFTER),
+                decided_by: ActiveValue::Set(None),
+            };
+            held_plans::Entity::insert(row)
+                .exec_without_returning(db)
+                .await?;
+            id
+        }
+    };
+    mark(db, gym, held, Some(&id)).await?;
+    state::attend(
+        db,
+        gym,
+        "plan_held",
+        &id,
+        "More members would lose access at once than is usual; approve or discard the plan.",
+        "staff",
+        now,
+    )
+    .await?;
+    Ok(id)
+}
+
+/// Sets or clears what holds these members.
+pub async fn mark<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+    plan: Option<&str>,
+) -> Result<(), DbErr> {
+    for part in ids.chunks(500) {
+        let set = members::ActiveModel {
+            held_by: ActiveValue::Set(plan.map(str::to_owned)),
+            ..Default::default()
+        };
+        members::Entity::update_many()
+            .set(set)
+            .filter(members::Column::GymId.eq(gym))
+            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The gym's plans, newest first. Showing a held one seals it.
+pub async fn show<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+) -> Result<Vec<held_plans::Model>, DbErr> {
+    let seal = held_plans::ActiveModel {
+        sealed: ActiveValue::Set(true),
+        ..Default::default()
+    };
+    held_plans::Entity::update_many()
+        .set(seal)
+        .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::State.eq("held"))
+        .exec(db)
+        .await?;
+    held_plans::Entity::find()
+        .filter(held_plans::Column::GymId.eq(gym))
+        .order_by_desc(held_plans::Column::HeldAt)
+        .all(db)
+        .await
+}
+
+impl Engine {
+    /// The member keeps what Kisi holds until a person has decided.
+    pub(crate) async fn hold(&self, attempt: &mut Attempt, class: &str) -> Result<(), Trouble> {
+        self.write(attempt).await?;
+        let member = attempt.snapshot.member.member_id.clone();
+        let now = self.shared.now();
+        let txn = self.shared.db.begin().await?;
+        let cause = attempt.snapshot.member.cause_kind.clone();
+        let id = hold(&txn, &self.gym, class, &cause, &[member], now).await?;
+        txn.commit().await?;
+        self.shared.outbox.notify_one();
+        attempt.snapshot.member.held_by = Some(id);
+        attempt.outcome.failure = Some("brake");
+        Ok(())
+    }
+}
+
+fn json(list: &[String]) -> String {
+    serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,166 @@
+//! Looking at one person's rights: before a first grant, and after an answer was lost.
+//!
+//! A row that was sent and not answered is ours if it stands there, made by our key's owner since
+//! we meant to send it, and known to none of our rows. Everything else on our groups is others'
+//! doing: it is left, shown, and never claimed closed.
+
+use std::collections::BTreeSet;
+
+use kisi_client::model::{
+    AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment,
+};
+use kisi_client::{KisiRead, Lane};
+
+use crate::apply::{Attempt, Engine, found_window};
+use crate::error::Trouble;
+use crate::record::Change;
+use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
+use crate::store::micros;
+
+/// How far Kisi's clock may be behind ours, in microseconds.
+const CLOCKS_DIFFER_BY: i64 = 120_000_000;
+
+impl Engine {
+    pub(crate) async fn look(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
+        let user = attempt
+            .snapshot
+            .rows
+            .first()
+            .map(|row| row.kisi_user_id)
+            .or(attempt.snapshot.member.kisi_user_id);
+        let Some(user) = user else {
+            return Ok(());
+        };
+        attempt.sends(self.shared.now());
+        let listing = self
+            .kisi
+            .list_role_assignments(lane, AssignmentFilter::User(user))
+            .await;
+        let listing = listing.map_err(Trouble::of)?;
+        if !listing.complete {
+            return Err(Trouble::Unclear);
+        }
+        let rights: Vec<RoleAssignment> = listing
+            .items
+            .into_iter()
+            .filter(|right| right.assignee_id == user)
+            .collect();
+        if rights
+            .iter()
+            .any(|right| is_staff(right.applies_to_type))
+        {
+            return self.conflict(attempt, "kisi_staff".to_owned());
+        }
+        self.settle_unsettled(attempt, &rights);
+        self.note_others(attempt, user, &rights).await?;
+        attempt.snapshot.member.looked = true;
+        attempt.changes.push(Change::Person);
+        Ok(())
+    }
+
+    /// Rows whose answer is not known: found at Kisi, or certainly not applied.
+    fn settle_unsettled(&self, attempt: &mut Attempt, rights: &[RoleAssignment]) {
+        let owner = attempt.snapshot.integration.owner_user_id;
+        let mut known = known_assignments(&attempt.snapshot.rows);
+        let unsettled: Vec<applied_grants::Model> = attempt
+            .snapshot
+            .rows
+            .iter()
+            .filter(|row| row.state != STANDING)
+            .cloned()
+            .collect();
+        for row in unsettled {
+            let found = rights.iter().find(|right| {
+                right.user_on_group(row.group_id).is_some()
+                    && right.role_id == NewGroupAssignment::BASIC_ROLE
+                    && !known.contains(&right.id)
+                    && (owner.is_none() || right.created_by_id == owner)
+                    && right
+                        .created_at
+                        .is_none_or(|at| micros(at) >= row.intended_at - CLOCKS_DIFFER_BY)
+            });
+            match found {
+                Some(right) => {
+                    known.insert(right.id);
+                    attempt.complete(row.id, right, found_window(right));
+                    if row.state == UNKNOWN {
+                        attempt.outcome.granted += 1;
+                    }
+                }
+                None if attempt.conflicted.contains(&row.group_id) => {
+                    attempt.refuse(row.id, row.group_id, "kisi_refused", None);
+                }
+                None => {
+                    let epoch = self.lease.epoch();
+                    attempt.edit_row(row.id, |row| {
+                        row.state = INTENDED.to_owned();
+                        row.epoch = epoch;
+                    });
+                }
+            }
+        }
+    }
+
+    /// Rights on groups that no row of ours accounts for.
+    async fn note_others(
+        &self,
+        attempt: &mut Attempt,
+        user: i64,
+        rights: &[RoleAssignment],
+    ) -> Result<(), Trouble> {
+        let wanted = attempt.snapshot.wanted(self.shared.now())?;
+        let known = known_assignments(&attempt.snapshot.rows);
+        let organization = attempt.snapshot.integration.organization_id.unwrap_or(0);
+        let adopts = attempt.snapshot.integration.unmanaged_policy == "adopt";
+        let mut others = BTreeSet::new();
+        for right in rights {
+            let group = right.applies_to_id;
+            if right.user_on_group(group).is_none() || known.contains(&right.id) {
+                continue;
+            }
+            let shared =
+                applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
+            let basic = right.role_id == NewGroupAssignment::BASIC_ROLE;
+            let missing = wanted.contains_key(&group)
+                && !attempt.snapshot.open_groups().contains(&group);
+            if missing && basic && (shared || adopts) {
+                // Another gym's row is shared, never taken over; a hand-made one is adopted.
+                let window = found_window(right);
+                self.insert(attempt, group, window, user, STANDING, Some(right.id))
+                    .await?;
+            } else if !shared {
+                others.insert(group);
+            }
+        }
+        let in_the_way: Vec<i64> = attempt
+            .snapshot
+            .rows
+            .iter()
+            .filter(|row| row.state == INTENDED && others.contains(&row.group_id))
+            .map(|row| row.id)
+            .collect();
+        for row in in_the_way {
+            attempt.remove_row(row);
+        }
+        // What is opened by others was not refused.
+        attempt.refused.retain(|group| !others.contains(group));
+        if attempt.refused.is_empty() && attempt.outcome.failure == Some("kisi_refused") {
+            attempt.outcome.failure = None;
+        }
+        let others: Vec<i64> = others.into_iter().collect();
+        attempt.snapshot.member.opened_by_others =
+            serde_json::to_string(&others).unwrap_or_else(|_| "[]".to_owned());
+        Ok(())
+    }
+}
+
+fn is_staff(applies_to: AppliesToType) -> bool {
+    matches!(
+        applies_to,
+        AppliesToType::Organization | AppliesToType::Place
+    )
+}
+
+fn known_assignments(rows: &[applied_grants::Model]) -> BTreeSet<i64> {
+    rows.iter().filter_map(|row| row.assignment_id).collect()
+}

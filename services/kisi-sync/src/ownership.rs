@@ -1,0 +1,234 @@
+//! Who works on a gym: one replica per Kisi user, by a lease in the database.
+//!
+//! A lease elects and does not exclude: Kisi checks no fencing token. So a holder stops sending
+//! well before its lease ends by its own monotonic clock, a request's time limit is shorter than
+//! that margin, every write is checked against the version it was made for, and a lost answer is
+//! settled by a look. The database's clock decides who may take over, so that replicas need not
+//! agree on the time.
+//!
+//! On SQLite there is one replica, and it takes every lease at once. The epoch still grows, so
+//! that rows intended before a restart are looked for and not sent again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Statement};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::leases;
+
+/// This replica's leases.
+pub struct Leases {
+    db: DatabaseConnection,
+    replica: String,
+    address: String,
+    ttl: Duration,
+    held: RwLock<HashMap<String, LeaseProof>>,
+}
+
+/// The right to write to Kisi for one Kisi user's gyms. Asked for by whatever sends.
+#[derive(Debug, Clone)]
+pub struct LeaseProof {
+    key: String,
+    epoch: i64,
+    valid_until: Arc<Mutex<Instant>>,
+    lost: CancellationToken,
+}
+
+impl LeaseProof {
+    /// Whether it holds for at least as long as a request may take.
+    pub fn covers(&self, request: Duration) -> bool {
+        !self.lost.is_cancelled() && self.left() > request
+    }
+
+    /// Rows intended under another epoch may have been sent by somebody else.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Cancelled when the lease is lost or given back.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    fn left(&self) -> Duration {
+        let until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.saturating_duration_since(Instant::now())
+    }
+
+    fn extend(&self, until: Instant) {
+        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
+
+/// Where a gym is worked on.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    Here(LeaseProof),
+    /// The gRPC address of the replica that does.
+    There(String),
+}
+
+impl Leases {
+    pub fn new(db: DatabaseConnection, replica: String, address: String, ttl: Duration) -> Self {
+        Self {
+            db,
+            replica,
+            address,
+            ttl,
+            held: RwLock::default(),
+        }
+    }
+
+    /// The lease of a Kisi user.
+    pub fn key_of_user(user: i64) -> String {
+        format!("kisi-user:{user}")
+    }
+
+    /// This replica's proof, if it holds the lease.
+    pub fn held(&self, key: &str) -> Option<LeaseProof> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.get(key)
+            .filter(|proof| proof.left() > Duration::ZERO && !proof.lost.is_cancelled())
+            .cloned()
+    }
+
+    /// Who works on it; takes the lease when nobody does.
+    pub async fn owner(&self, key: &str) -> Result<Owner, DbErr> {
+        if let Some(proof) = self.held(key) {
+            return Ok(Owner::Here(proof));
+        }
+        if let Some(proof) = self.take(key).await? {
+            return Ok(Owner::Here(proof));
+        }
+        match leases::Entity::find_by_id(key.to_owned()).one(&self.db).await? {
+            Some(row) if !row.address.is_empty() => Ok(Owner::There(row.address)),
+            _ => Err(DbErr::RecordNotFound(format!("leases {key}"))),
+        }
+    }
+
+    /// Renews what is held, and takes what is free of `wanted`.
+    pub async fn tick(&self, wanted: &[String]) -> Result<(), DbErr> {
+        let held: Vec<LeaseProof> = {
+            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+            held.values().cloned().collect()
+        };
+        for proof in held {
+            if !wanted.contains(&proof.key) || !self.renew(&proof).await? {
+                self.drop_lease(&proof.key);
+            }
+        }
+        for key in wanted {
+            if self.held(key).is_none() {
+                self.take(key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every lease back, so that another replica need not wait for them to run out.
+    pub async fn release(&self) -> Result<(), DbErr> {
+        let keys: Vec<LeaseProof> = {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            held.drain().map(|(_, proof)| proof).collect()
+        };
+        for proof in keys {
+            proof.lost.cancel();
+            let sql = "UPDATE leases SET holder = '', address = '', expires_at = 0 \
+                       WHERE lease_key = $1 AND holder = $2 AND epoch = $3";
+            let values = [
+                proof.key.clone().into(),
+                self.replica.clone().into(),
+                proof.epoch.into(),
+            ];
+            self.db.execute_raw(self.statement(sql, values)).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, proof: &LeaseProof) -> Result<bool, DbErr> {
+        let asked = Instant::now();
+        let sql = format!(
+            "UPDATE leases SET expires_at = {now} + $1 \
+             WHERE lease_key = $2 AND holder = $3 AND epoch = $4",
+            now = self.database_now()
+        );
+        let values = [
+            self.ttl_micros().into(),
+            proof.key.clone().into(),
+            self.replica.clone().into(),
+            proof.epoch.into(),
+        ];
+        let done = self.db.execute_raw(self.statement(&sql, values)).await?;
+        if done.rows_affected() == 1 {
+            proof.extend(asked + self.ttl);
+        }
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn take(&self, key: &str) -> Result<Option<LeaseProof>, DbErr> {
+        let asked = Instant::now();
+        // On SQLite nobody else can hold it.
+        let free = match self.db.get_database_backend() {
+            DbBackend::Sqlite => "1 = 1".to_owned(),
+            _ => format!("leases.expires_at < {}", self.database_now()),
+        };
+        let sql = format!(
+            "INSERT INTO leases (lease_key, holder, address, epoch, expires_at) \
+             VALUES ($1, $2, $3, 1, {now} + $4) \
+             ON CONFLICT (lease_key) DO UPDATE SET holder = excluded.holder, \
+             address = excluded.address, epoch = leases.epoch + 1, \
+             expires_at = excluded.expires_at WHERE {free} RETURNING epoch",
+            now = self.database_now()
+        );
+        let values = [
+            key.to_owned().into(),
+            self.replica.clone().into(),
+            self.address.clone().into(),
+            self.ttl_micros().into(),
+        ];
+        let taken = self.db.query_one_raw(self.statement(&sql, values)).await?;
+        let Some(row) = taken else {
+            return Ok(None);
+        };
+        let proof = LeaseProof {
+            key: key.to_owned(),
+            epoch: row.try_get("", "epoch")?,
+            valid_until: Arc::new(Mutex::new(asked + self.ttl)),
+            lost: CancellationToken::new(),
+        };
+        tracing::info!(lease.key = %key, lease.epoch = proof.epoch, "This replica works on {key} now");
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = held.insert(key.to_owned(), proof.clone()) {
+            before.lost.cancel();
+        }
+        Ok(Some(proof))
+    }
+
+    fn drop_lease(&self, key: &str) {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(proof) = held.remove(key) {
+            proof.lost.cancel();
+            tracing::warn!(lease.key = %key, "This replica does not work on {key} any more");
+        }
+    }
+
+    fn ttl_micros(&self) -> i64 {
+        i64::try_from(self.ttl.as_micros()).unwrap_or(i64::MAX / 4)
+    }
+
+    fn database_now(&self) -> &'static str {
+        match self.db.get_database_backend() {
+            DbBackend::Postgres => {
+                "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+            }
+            _ => "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
+        }
+    }
+
+    fn statement<const N: usize>(&self, sql: &str, values: [sea_orm::Value; N]) -> Statement {
+        Statement::from_sql_and_values(self.db.get_database_backend(), sql, values)
+    }
+}

@@ -1,0 +1,207 @@
+//! Who a member is at Kisi: found by the exact e-mail, or made; never taken on trust.
+//!
+//! A user is ours when its metadata says so, which only we write. A duplicate answer is expected
+//! and settled by searching again, and so is a lost one.
+
+use kisi_client::model::{AppliesToType, AssignmentFilter, Metadata, NewUser, User, UserPatch};
+use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use crate::apply::{Attempt, Engine};
+use crate::error::Trouble;
+use crate::record::Change;
+use crate::store::members;
+
+const METADATA: &str = "gymflow_member_id";
+
+const CONFLICT: Trouble = Trouble::Refused {
+    failure: "identity_conflict",
+    code: None,
+};
+
+impl Engine {
+    pub(crate) async fn find_user(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
+        let member = attempt.snapshot.member.member_id.clone();
+        let asked = self.shared.directory.find_person(&self.gym, &member).await;
+        let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
+        let Some(person) = person else {
+            return Err(Trouble::Refused {
+                failure: "kisi_refused",
+                code: None,
+            });
+        };
+        if let Some(user) = self.search(attempt, lane, &person.email).await? {
+            return self.take_user(attempt, lane, user).await;
+        }
+        let mut metadata = Metadata::new();
+        metadata.insert(metadata_key(&self.gym), member.clone().into());
+        let new = if attempt.snapshot.integration.user_mode == "regular" {
+            NewUser::regular(person.email.clone(), person.name, metadata)
+        } else {
+            NewUser::managed(person.email.clone(), person.name, metadata)
+        };
+        let turn = self.turn(attempt, lane).await?;
+        attempt.sends(self.shared.now());
+        match self.kisi.create_user(turn.into(), &new).await {
+            Ok(user) => {
+                let held = &mut attempt.snapshot.member;
+                held.kisi_user_id = Some(user.id);
+                held.kisi_user_ours = true;
+                // Nobody can have given rights to a person who did not exist.
+                held.looked = true;
+                held.conflict = None;
+                attempt.changes.push(Change::Person);
+                Ok(())
+            }
+            Err(KisiError::RateLimited { .. }) => Ok(()),
+            Err(error) if error.is_already_exists() => {
+                match self.search(attempt, lane, &person.email).await? {
+                    Some(user) => self.take_user(attempt, lane, user).await,
+                    None => Err(Trouble::of(error)),
+                }
+            }
+            Err(error) => Err(Trouble::of(error)),
+        }
+    }
+
+    /// The one user with exactly this e-mail.
+    async fn search(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        email: &str,
+    ) -> Result<Option<User>, Trouble> {
+        attempt.sends(self.shared.now());
+        let found = self.kisi.list_users_by_email(lane, email).await;
+        let mut found = found.map_err(Trouble::of)?;
+        match found.len() {
+            0 => Ok(None),
+            1 => Ok(found.pop()),
+            _ => Err(CONFLICT),
+        }
+    }
+
+    async fn take_user(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        user: User,
+    ) -> Result<(), Trouble> {
+        let member = attempt.snapshot.member.member_id.clone();
+        if attempt.snapshot.integration.owner_user_id == Some(user.id) {
+            return self.conflict(attempt, "kisi_staff".to_owned());
+        }
+        let twin = members::Entity::find()
+            .filter(members::Column::GymId.eq(&self.gym))
+            .filter(members::Column::KisiUserId.eq(user.id))
+            .filter(members::Column::MemberId.ne(&member))
+            .one(&self.shared.db)
+            .await?;
+        if let Some(twin) = twin {
+            return self.conflict(attempt, format!("same_email:{}", twin.member_id));
+        }
+        let key = metadata_key(&self.gym);
+        let ours = user.metadata.keys().any(|key| key.starts_with(METADATA));
+        if ours && user.metadata.get(&key).and_then(|id| id.as_str()) != Some(member.as_str()) {
+            // Made by us for another gym of the organization: one id per gym.
+            let mut metadata = user.metadata.clone();
+            metadata.insert(key, member.into());
+            let patch = UserPatch {
+                metadata: Some(metadata),
+                ..UserPatch::default()
+            };
+            attempt.outcome.requests += 1;
+            let patched = self.kisi.update_user(lane.into(), user.id, &patch).await;
+            patched.map_err(Trouble::of)?;
+        }
+        let held = &mut attempt.snapshot.member;
+        held.kisi_user_id = Some(user.id);
+        held.kisi_user_ours = ours;
+        held.looked = false;
+        held.conflict = None;
+        attempt.changes.push(Change::Person);
+        Ok(())
+    }
+
+    /// A matter for a person: told, shown, and not tried again before something changes.
+    pub(crate) fn conflict(&self, attempt: &mut Attempt, what: String) -> Result<(), Trouble> {
+        attempt.snapshot.member.conflict = Some(what);
+        attempt.snapshot.member.kisi_user_id = None;
+        attempt.changes.push(Change::Person);
+        Err(CONFLICT)
+    }
+
+    /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
+    /// other gym of the organization has a member behind it.
+    pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let member = &attempt.snapshot.member;
+        if !member.erased || !attempt.snapshot.rows.is_empty() {
+            return Ok(());
+        }
+        if let Some(user) = member.kisi_user_id.filter(|_| member.kisi_user_ours)
+            && self.may_be_deleted(attempt, user).await?
+        {
+            self.write(attempt).await?;
+            let turn = self.turn(attempt, Lane::Grant).await?;
+            attempt.sends(self.shared.now());
+            match self.kisi.delete_user(turn.into(), user).await {
+                Ok(_) => {}
+                Err(error) if error.is_unprocessable() => {}
+                Err(error) => return Err(Trouble::of(error)),
+            }
+        }
+        let held = &mut attempt.snapshot.member;
+        held.kisi_user_id = None;
+        held.kisi_user_ours = false;
+        held.looked = false;
+        attempt.changes.push(Change::Person);
+        attempt.outcome.failure = None;
+        attempt.outcome.erased = true;
+        Ok(())
+    }
+
+    async fn may_be_deleted(&self, attempt: &mut Attempt, user: i64) -> Result<bool, Trouble> {
+        let elsewhere = members::Entity::find()
+            .filter(members::Column::GymId.ne(&self.gym))
+            .filter(members::Column::KisiUserId.eq(user))
+            .one(&self.shared.db)
+            .await?;
+        if elsewhere.is_some() {
+            return Ok(false);
+        }
+        attempt.outcome.requests += 1;
+        let rights = self
+            .kisi
+            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user))
+            .await;
+        let rights = rights.map_err(Trouble::of)?;
+        Ok(rights.complete
+            && rights
+                .items
+                .iter()
+                .all(|right| right.applies_to_type == AppliesToType::Group))
+    }
+}
+
+/// Keys of metadata have at most 50 characters, gym ids 64.
+pub(crate) fn metadata_key(gym: &str) -> String {
+    if gym.len() <= 30 {
+        return format!("{METADATA}_{gym}");
+    }
+    use sha2::{Digest, Sha256};
+    let digest = hex::encode(Sha256::digest(gym.as_bytes()));
+    format!("{METADATA}_{}", &digest[..30])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::metadata_key;
+
+    #[test]
+    fn metadata_keys_fit_kisi_and_differ_by_gym() {
+        assert_eq!(metadata_key("iron"), "gymflow_member_id_iron");
+        let long = metadata_key(&"g".repeat(64));
+        assert!(long.len() <= 50);
+        assert_ne!(long, metadata_key(&"h".repeat(64)));
+    }
+}

@@ -1,0 +1,81 @@
+//! One member as the tables have it: the gym's integration, what is wanted, what is ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait, DbErr};
+
+use crate::steps::{self, Situation, Window};
+use crate::store::{applied_grants, integrations, members};
+
+/// Read at once; changed in memory as answers come, and in the tables with them.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub integration: Arc<integrations::Model>,
+    pub member: members::Model,
+    pub rows: Vec<applied_grants::Model>,
+}
+
+impl Snapshot {
+    /// None when the gym has no integration, or nobody has heard of the member.
+    pub async fn load<C: ConnectionTrait>(
+        db: &C,
+        gym: &str,
+        member: &str,
+    ) -> Result<Option<Self>, DbErr> {
+        let Some(member_row) = members::find(db, gym, member).await? else {
+            return Ok(None);
+        };
+        let Some(integration) = integrations::find(db, gym).await? else {
+            return Ok(None);
+        };
+        let rows = applied_grants::of_member(db, gym, member).await?;
+        Ok(Some(Self {
+            integration: Arc::new(integration),
+            member: member_row,
+            rows,
+        }))
+    }
+
+    /// The groups this member should have, by the gym's associations.
+    pub fn wanted(&self, now: i64) -> Result<BTreeMap<i64, Window>, DbErr> {
+        if self.member.erased {
+            return Ok(BTreeMap::new());
+        }
+        let associations = self.integration.associations()?;
+        Ok(steps::wanted(&self.member.plans()?, &associations, now))
+    }
+
+    /// What the next step is decided from.
+    pub fn situation<'a>(
+        &'a self,
+        wanted: &'a BTreeMap<i64, Window>,
+        opened_by_others: &'a [i64],
+        refused: &'a BTreeSet<i64>,
+        epoch: i64,
+        now: i64,
+    ) -> Situation<'a> {
+        Situation {
+            wanted,
+            rows: &self.rows,
+            user_known: self.member.kisi_user_id.is_some(),
+            looked: self.member.looked,
+            opened_by_others,
+            refused,
+            held: self.member.held_by.is_some(),
+            epoch,
+            now,
+        }
+    }
+
+    /// Groups that stand open by our rows, without repeats.
+    pub fn open_groups(&self) -> Vec<i64> {
+        let groups: BTreeSet<i64> = self
+            .rows
+            .iter()
+            .filter(|row| row.state == applied_grants::STANDING)
+            .map(|row| row.group_id)
+            .collect();
+        groups.into_iter().collect()
+    }
+}

@@ -1,0 +1,83 @@
+//! The tables: one schema for SQLite and PostgreSQL. Only how a row is claimed differs.
+//!
+//! Instants are microseconds since 1970 (`*_at`), lists are JSON text. No name and no e-mail is
+//! in any of them.
+
+pub mod applied_grants;
+pub mod held_plans;
+pub mod integrations;
+pub mod leases;
+pub mod losses;
+pub mod member_logins;
+pub mod members;
+mod migrations;
+pub mod outbox;
+pub mod syncs;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr};
+use sea_orm_migration::MigratorTrait;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Opens the database and brings its schema up to date.
+pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
+    let mut url = url.expose_secret().to_owned();
+    let sqlite = url.starts_with("sqlite:");
+    if sqlite && !url.contains("mode=") && !url.contains(":memory:") {
+        url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
+    }
+    let mut options = ConnectOptions::new(url);
+    options
+        .sqlx_logging(false)
+        .connect_timeout(Duration::from_secs(10))
+        .acquire_timeout(Duration::from_secs(30))
+        .idle_timeout(Duration::from_secs(3_600));
+    if sqlite {
+        // One writer: never wait for the pool while holding a transaction.
+        options.max_connections(1).min_connections(1);
+        options.map_sqlx_sqlite_opts(|sqlite| {
+            sqlite
+                .pragma("journal_mode", "WAL")
+                .pragma("synchronous", "FULL")
+                .pragma("busy_timeout", "5000")
+        });
+    } else {
+        options.max_connections(24).min_connections(2);
+    }
+    let db = Database::connect(options).await?;
+    if db.get_database_backend() == DbBackend::Postgres {
+        // Replicas start together: one migrates, the others find it done.
+        migrate_alone(&db).await?;
+    } else {
+        migrations::Migrator::up(&db, None).await?;
+    }
+    Ok(db)
+}
+
+async fn migrate_alone(db: &DatabaseConnection) -> Result<(), DbErr> {
+    use sea_orm::TransactionTrait;
+    let guard = db.begin().await?;
+    guard
+        .execute_unprepared("SELECT pg_advisory_xact_lock(4711080301)")
+        .await?;
+    let migrated = migrations::Migrator::up(db, None).await;
+    guard.commit().await?;
+    migrated
+}
+
+/// An instant as it is stored.
+pub fn micros(at: Timestamp) -> i64 {
+    at.as_microsecond()
+}
+
+/// A stored instant; the first of 1970 for a value outside the calendar.
+pub fn instant(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A stored row that makes no sense.
+pub fn senseless(table: &str, column: &str, row: &str) -> DbErr {
+    DbErr::Custom(format!("{table}.{column} of row {row} makes no sense"))
+}

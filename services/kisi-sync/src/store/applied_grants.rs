@@ -1,0 +1,92 @@
+//! What is ours at Kisi: one row per role assignment that we made, or are about to make.
+//!
+//! The row is written before the request leaves and completed by its answer. A row that is still
+//! `intended` under another lease's epoch, or `unknown`, may or may not stand at Kisi: a look
+//! settles it, never a second grant.
+
+use sea_orm::QueryOrder;
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "applied_grants")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i64,
+    pub organization_id: i64,
+    pub gym_id: String,
+    pub member_id: String,
+    pub group_id: i64,
+    pub kisi_user_id: i64,
+    /// Kisi's id; absent until the answer is known.
+    pub assignment_id: Option<i64>,
+    /// `intended`, `unknown` or `standing`.
+    pub state: String,
+    /// The lease under which the request was to be sent.
+    pub epoch: i64,
+    pub valid_from: Option<i64>,
+    pub valid_until: Option<i64>,
+    pub intended_at: i64,
+    pub updated_at: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The request has not been sent under this epoch.
+pub const INTENDED: &str = "intended";
+/// The request was sent and its answer lost.
+pub const UNKNOWN: &str = "unknown";
+/// Kisi has it.
+pub const STANDING: &str = "standing";
+
+/// All rows of one member.
+pub async fn of_member<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::MemberId.eq(member))
+        .order_by_asc(Column::Id)
+        .all(db)
+        .await
+}
+
+/// All rows of one gym.
+pub async fn of_gym<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::GymId.eq(gym))
+        .order_by_asc(Column::Id)
+        .all(db)
+        .await
+}
+
+/// All rows of the organization, of every gym in it, for these groups.
+pub async fn of_organization<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+    groups: &[i64],
+) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::GroupId.is_in(groups.iter().copied()))
+        .all(db)
+        .await
+}
+
+/// How many rows hold the same assignment: more than one where two gyms share it.
+pub async fn holders<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+    assignment: i64,
+) -> Result<u64, DbErr> {
+    use sea_orm::PaginatorTrait;
+    Entity::find()
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::AssignmentId.eq(assignment))
+        .count(db)
+        .await
+}

@@ -1,0 +1,212 @@
+//! One row per gym and member: what is wanted, what was answered, and who it is at Kisi.
+//!
+//! A row with `pending` is the intent: it survives a kill between the commit and the request, and
+//! whoever owns the gym finds it again. Rows exist for gyms without an integration too, so that a
+//! first sync needs no replay.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, ExprTrait, LockType};
+use sea_orm::{DbBackend, QueryOrder, QuerySelect};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "members")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub gym_id: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub member_id: String,
+    /// The newest version heard of.
+    pub version: i64,
+    /// JSON of [`WantedPlan`]s.
+    #[sea_orm(column_type = "Text")]
+    pub plans: String,
+    pub erased: bool,
+    pub cause_kind: String,
+    #[sea_orm(column_type = "Text")]
+    pub cause_id: String,
+    /// The cause reached us (a webhook's arrival).
+    pub received_at: Option<i64>,
+    pub decided_at: Option<i64>,
+    pub traceparent: Option<String>,
+    /// There may be something to do at Kisi.
+    pub pending: bool,
+    /// The work came from a sync or a changed mapping, not from an event: it goes last.
+    pub background: bool,
+    /// Not to be tried before this.
+    pub retry_at: Option<i64>,
+    /// The newest version that was answered with an outcome.
+    pub answered_version: i64,
+    /// Number of the last answer; only grows.
+    pub applied_seq: i64,
+    /// The failure last told.
+    pub failure: Option<String>,
+    pub kisi_code: Option<String>,
+    pub kisi_user_id: Option<i64>,
+    /// The user was made by us.
+    pub kisi_user_ours: bool,
+    /// The user's rights were looked at since the user is known.
+    pub looked: bool,
+    /// JSON list of groups that others opened for this person.
+    #[sea_orm(column_type = "Text")]
+    pub opened_by_others: String,
+    /// `kisi_staff`, or the member who has the same e-mail.
+    pub conflict: Option<String>,
+    /// A held plan keeps this member's rights as they are.
+    pub held_by: Option<String>,
+    pub updated_at: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// A plan that gives access; instants are microseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedPlan {
+    pub plan_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+}
+
+impl Model {
+    /// A row for a member never heard of.
+    pub fn unheard_of(gym: &str, member: &str) -> Self {
+        Self {
+            gym_id: gym.to_owned(),
+            member_id: member.to_owned(),
+            version: 0,
+            plans: "[]".to_owned(),
+            erased: false,
+            cause_kind: String::new(),
+            cause_id: String::new(),
+            received_at: None,
+            decided_at: None,
+            traceparent: None,
+            pending: false,
+            background: false,
+            retry_at: None,
+            answered_version: 0,
+            applied_seq: 0,
+            failure: None,
+            kisi_code: None,
+            kisi_user_id: None,
+            kisi_user_ours: false,
+            looked: false,
+            opened_by_others: "[]".to_owned(),
+            conflict: None,
+            held_by: None,
+            updated_at: 0,
+        }
+    }
+
+    pub fn plans(&self) -> Result<Vec<WantedPlan>, DbErr> {
+        serde_json::from_str(&self.plans)
+            .map_err(|_| super::senseless("members", "plans", &self.member_id))
+    }
+
+    pub fn opened_by_others(&self) -> Result<Vec<i64>, DbErr> {
+        serde_json::from_str(&self.opened_by_others)
+            .map_err(|_| super::senseless("members", "opened_by_others", &self.member_id))
+    }
+}
+
+/// One member's row.
+pub async fn find<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+) -> Result<Option<Model>, DbErr> {
+    Entity::find_by_id((gym.to_owned(), member.to_owned()))
+        .one(db)
+        .await
+}
+
+/// One member's row, kept from other writers until the transaction ends.
+pub async fn find_for_update<C: ConnectionTrait>(
+    txn: &C,
+    gym: &str,
+    member: &str,
+) -> Result<Option<Model>, DbErr> {
+    let mut query = Entity::find_by_id((gym.to_owned(), member.to_owned()));
+    if txn.get_database_backend() == DbBackend::Postgres {
+        query = query.lock(LockType::Update);
+    }
+    query.one(txn).await
+}
+
+/// All members of a gym.
+pub async fn list<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::GymId.eq(gym))
+        .order_by_asc(Column::MemberId)
+        .all(db)
+        .await
+}
+
+/// Members with work that is due, oldest first: (member, background, plans).
+pub async fn list_due<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    now: i64,
+    limit: u64,
+) -> Result<Vec<(String, bool, String)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([Column::MemberId, Column::Background, Column::Plans])
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::Pending.eq(true))
+        .filter(Column::RetryAt.is_null().or(Column::RetryAt.lte(now)))
+        .order_by_asc(Column::Background)
+        .order_by_asc(Column::UpdatedAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// The version held now; asked again right before a request leaves.
+pub async fn version<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+) -> Result<Option<i64>, DbErr> {
+    Entity::find_by_id((gym.to_owned(), member.to_owned()))
+        .select_only()
+        .column(Column::Version)
+        .into_tuple()
+        .one(db)
+        .await
+}
+
+/// Marks members as having work to do, without regard to earlier failures.
+pub async fn mark_pending<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    members: &[String],
+    now: i64,
+) -> Result<(), DbErr> {
+    for part in members.chunks(500) {
+        Entity::update_many()
+            .col_expr(Column::Pending, Expr::value(true))
+            .col_expr(Column::Background, Expr::value(true))
+            .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
+            .col_expr(Column::UpdatedAt, Expr::value(now))
+            .filter(Column::GymId.eq(gym))
+            .filter(Column::MemberId.is_in(part.iter().cloned()))
+            .filter(Column::Pending.eq(false))
+            .exec(db)
+            .await?;
+        Entity::update_many()
+            .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
+            .filter(Column::GymId.eq(gym))
+            .filter(Column::MemberId.is_in(part.iter().cloned()))
+            .filter(Column::Pending.eq(true))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
