@@ -41,6 +41,8 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     crate::tls::install_crypto_provider();
+    // First, so that what registers at zero finds it.
+    crate::metrics::install();
     let telemetry = match telemetry::start(service, telemetry) {
         Ok(telemetry) => telemetry,
         Err(error) => {

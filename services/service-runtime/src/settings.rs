@@ -47,30 +47,28 @@ where
     I: IntoIterator<Item = T>,
     T: Into<std::ffi::OsString> + Clone,
 {
-    let mut command = C::command().mut_args(|argument| {
-        let empty = matches!(argument.get_env(), Some(name)
-                if std::env::var_os(name).is_some_and(|value| value.is_empty()));
-        let argument = argument.hide_env_values(true);
-        if empty {
+    let mut described = C::command().mut_args(|argument| argument.hide_env_values(true));
+    described.build();
+    let command = C::command().mut_args(|argument| match argument.get_env() {
+        Some(name) if std::env::var_os(name).is_some_and(|value| value.is_empty()) => {
             argument.env(clap::builder::Resettable::Reset)
-        } else {
-            argument
         }
+        _ => argument,
     });
-    command.build();
-    let described = command.clone();
     command
         .try_get_matches_from(arguments)
         .and_then(|mut matches| C::from_arg_matches_mut(&mut matches))
-        .map_err(|error| explain(&described, &error))
+        .map_err(|error| explain(&mut described, &error))
 }
 
-fn explain(command: &Command, error: &clap::Error) -> SettingsError {
-    if matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    ) {
-        return SettingsError::Shown(error.to_string());
+fn explain(command: &mut Command, error: &clap::Error) -> SettingsError {
+    match error.kind() {
+        // From our own description: clap's would print the variables' values.
+        ErrorKind::DisplayHelp => {
+            return SettingsError::Shown(command.render_help().to_string());
+        }
+        ErrorKind::DisplayVersion => return SettingsError::Shown(error.to_string()),
+        _ => {}
     }
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(one)) => vec![one.as_str()],

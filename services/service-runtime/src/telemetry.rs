@@ -5,6 +5,7 @@
 
 use clap::{Args, ValueEnum};
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -76,11 +77,10 @@ pub fn start(
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let provider = settings
-        .otel_exporter_otlp_endpoint
-        .is_some()
-        .then(|| exporting(service))
-        .transpose()?;
+    let provider = match &settings.otel_exporter_otlp_endpoint {
+        Some(endpoint) => Some(exporting(service, endpoint)?),
+        None => None,
+    };
     let spans = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
@@ -92,10 +92,11 @@ pub fn start(
     Ok(Telemetry { provider })
 }
 
-fn exporting(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
+fn exporting(service: &'static str, endpoint: &str) -> Result<SdkTracerProvider, TelemetryError> {
     crate::tls::install_crypto_provider();
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_tonic()
+        .with_endpoint(endpoint)
         .build()?;
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)

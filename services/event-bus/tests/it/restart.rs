@@ -116,3 +116,56 @@ async fn a_server_that_hangs_and_comes_back_loses_nothing() {
     publishing.await.unwrap();
     arrives(&seen, "while it hung", SOON).await;
 }
+
+#[tokio::test]
+async fn nothing_is_lost_while_the_server_is_killed_again_and_again() {
+    const MESSAGES: usize = 200;
+    let (mut nats, bus) = start().await;
+    let seen = Seen::default();
+    let handler = {
+        let seen = Arc::clone(&seen);
+        move |_: Value, delivery: Delivery| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock().await.insert(delivery.envelope.ce_id);
+                Disposition::Done
+            }
+        }
+    };
+    // A short ack wait, because what was out when the server died comes again only after it.
+    let config = ConsumerConfig::new("BILLING", "membership-events", "billing.v1.>")
+        .ack_wait(Duration::from_secs(1));
+    tokio::spawn(bus.consumer(config).run(handler, CancellationToken::new()));
+    let publishing = {
+        let bus = bus.clone();
+        tokio::spawn(async move {
+            for n in 0..MESSAGES {
+                // As a provider does: the same event again until it is accepted.
+                while bus
+                    .publisher()
+                    .publish(SUBJECT, &crate::envelope(&format!("{n}")), &n)
+                    .await
+                    .is_err()
+                {}
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    };
+    for n in [20, 80, 140] {
+        let id = format!("{n}");
+        arrives(&seen, &id, DEADLINE).await;
+        nats.kill().await.unwrap();
+        nats.restart().await.unwrap();
+    }
+    publishing.await.unwrap();
+    eventually("every message was handled", DEADLINE, async || {
+        seen.lock().await.len() == MESSAGES
+    })
+    .await;
+    let mut stream = bus.jetstream().get_stream("BILLING").await.unwrap();
+    let stored = stream.info().await.unwrap().state.messages;
+    assert_eq!(
+        stored, MESSAGES as u64,
+        "an acked message is there, and once"
+    );
+}

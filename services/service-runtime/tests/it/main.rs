@@ -3,6 +3,7 @@
 mod grpc;
 mod health;
 mod identity;
+mod lifecycle;
 mod settings;
 
 use std::sync::Arc;
