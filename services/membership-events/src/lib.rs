@@ -1,1 +1,29 @@
-//! membership-events
+#![doc = include_str!("../README.md")]
+
+pub mod config;
+pub mod decide;
+pub mod error;
+pub mod fields;
+pub mod requests;
+pub mod rows;
+pub mod store;
+pub mod unit;
+
+pub mod billing_intake;
+pub mod desk;
+pub mod grpc;
+pub mod linking;
+pub mod outbox;
+pub mod paging;
+pub mod pauses;
+pub mod people;
+pub mod reads;
+pub mod timers;
+pub mod writes;
+
+mod service;
+
+pub use service::{RunError, Service, run};
+
+/// The service's name: of its process, its consumer and its messages' source.
+pub const SERVICE: &str = "membership-events";

@@ -1,1 +1,17 @@
-fn main() {}
+//! The process: settings, telemetry, [`membership_events::run`], flush.
+
+use std::process::ExitCode;
+
+use membership_events::{SERVICE, config::Config};
+use service_runtime::{lifecycle, settings};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config: Config = settings::from_env();
+    let telemetry = config.telemetry.clone();
+    let ending = config.lifecycle.clone();
+    lifecycle::run_service(SERVICE, &telemetry, &ending, |shutdown| {
+        membership_events::run(config, shutdown)
+    })
+    .await
+}

@@ -1,0 +1,227 @@
+//! What payment providers said, taken in: one transaction per event, with the inbox row, the link,
+//! the decisions of everybody concerned and their outbox rows.
+//!
+//! The inbox row's key is the provider's own and is kept for good, so that a repeat days later
+//! changes nothing. Facts join in any order; nothing here compares arrival times.
+
+use std::collections::BTreeSet;
+
+use access_domain::billing::Fact;
+use contracts::billing::v1::BillingEvent;
+use contracts::{subjects, wire};
+use event_bus::{Bus, ConsumerConfig, Delivery, Disposition, Ordering};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::SERVICE;
+use crate::decide::CauseOf;
+use crate::error::Error;
+use crate::linking::{self, Touched};
+use crate::store::billing::{self, Keys};
+use crate::store::entity::billing_events;
+use crate::unit::Decisions;
+
+/// Billing events by what became of them.
+pub const EVENTS: &str = "membership_events_billing_events_total";
+/// The values of its label `outcome`.
+pub const OUTCOMES: [&str; 4] = ["applied", "parked", "duplicate", "rejected"];
+
+/// Events handled at once in one process. Facts commute, so there is no order to keep; SQLite
+/// takes one at a time anyway.
+const CONCURRENCY: usize = 16;
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Linked; decisions were made again.
+    Applied,
+    /// Kept, and nothing claims it yet.
+    Parked,
+    /// Known already.
+    Duplicate,
+}
+
+impl Taken {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Parked => "parked",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// How an event came.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// When the provider's post reached us.
+    pub received_at: Timestamp,
+    /// The trace it belongs to.
+    pub traceparent: Option<String>,
+}
+
+/// The consumer of `BILLING`.
+pub fn consumer(bus: &Bus) -> event_bus::Consumer {
+    bus.consumer(
+        ConsumerConfig::new(subjects::BILLING, SERVICE, subjects::BILLING_ALL)
+            .concurrency(CONCURRENCY)
+            .ordering(Ordering::None),
+    )
+}
+
+/// Consumes `BILLING` until `shutdown`.
+pub async fn run(
+    consumer: event_bus::Consumer,
+    decisions: Decisions,
+    shutdown: CancellationToken,
+) -> Result<(), event_bus::OpenError> {
+    consumer
+        .run(
+            move |event: BillingEvent, delivery: Delivery| {
+                let decisions = decisions.clone();
+                async move { handle(&decisions, event, delivery).await }
+            },
+            shutdown,
+        )
+        .await
+}
+
+async fn handle(decisions: &Decisions, event: BillingEvent, delivery: Delivery) -> Disposition {
+    let arrival = Arrival {
+        received_at: delivery.stored_at,
+        traceparent: delivery.envelope.traceparent.clone(),
+    };
+    match take(decisions, &event, &arrival).await {
+        Ok(taken) => {
+            metrics::counter!(EVENTS, "outcome" => taken.as_str()).increment(1);
+            Disposition::Done
+        }
+        Err(error) => {
+            let disposition = error.into_disposition();
+            if matches!(disposition, Disposition::Reject { .. }) {
+                metrics::counter!(EVENTS, "outcome" => "rejected").increment(1);
+            }
+            disposition
+        }
+    }
+}
+
+/// Takes one event in.
+///
+/// # Errors
+/// [`Error::Contradiction`] for an event that cannot be understood or says something else than
+/// what is held; nothing was changed then.
+pub async fn take(
+    decisions: &Decisions,
+    event: &BillingEvent,
+    arrival: &Arrival,
+) -> Result<Taken, Error> {
+    let fact = wire::fact(event).map_err(|error| Error::Contradiction(error.to_string()))?;
+    decisions
+        .retrying(|| take_once(decisions, event, &fact, arrival))
+        .await
+}
+
+async fn take_once(
+    decisions: &Decisions,
+    event: &BillingEvent,
+    fact: &Fact,
+    arrival: &Arrival,
+) -> Result<Taken, Error> {
+    let keys = Keys::of_event(event);
+    let mut unit = decisions
+        .begin(CauseOf::BillingEvent {
+            id: format!("{}/{}/{}", event.provider, event.account, event.event_id),
+            provider: event.provider.clone(),
+            occurred_at: fact.occurred_at,
+            received_at: arrival.received_at,
+            traceparent: arrival.traceparent.clone(),
+        })
+        .await?;
+    billing::lock_keys(
+        unit.db(),
+        linking::lock_names(&keys),
+        Some(linking::account_lock(&event.provider, &event.account)),
+    )
+    .await?;
+    let json = serde_json::to_string(event).map_err(Error::Json)?;
+    if !billing::insert(unit.db(), event, json, arrival.received_at).await? {
+        let held =
+            billing::find(unit.db(), &event.provider, &event.account, &event.event_id).await?;
+        return match held {
+            Some(held) => same_as_held(event, &held),
+            None => Ok(Taken::Duplicate),
+        };
+    }
+    let tied = billing::list_tied(unit.db(), &keys).await?;
+    check_against(event, &tied)?;
+    let pairs = linking::find(unit.db(), &keys).await?;
+    if pairs.is_empty() {
+        let why = linking::park(unit.db(), &keys, &event.event_id, unit.now()).await?;
+        unit.commit().await?;
+        info!(
+            event.id = %event.event_id, event.kind = %event.kind, parked.why = why,
+            "Billing event {} is parked: {why}", event.event_id
+        );
+        return Ok(Taken::Parked);
+    }
+    billing::link(unit.db(), &keys, &event.event_id, &pairs).await?;
+    let mut touched = Touched::new();
+    linking::touch(&mut touched, pairs)?;
+    let parked: Vec<_> = tied
+        .into_iter()
+        .filter(|row| row.parked_at.is_some())
+        .collect();
+    if !parked.is_empty() {
+        linking::attach(unit.db(), parked, &mut touched).await?;
+    }
+    linking::decide_touched(&mut unit, &touched).await?;
+    let versions = unit.commit().await?;
+    debug!(
+        event.id = %event.event_id, event.kind = %event.kind, members = versions.len(),
+        "Billing event {} is applied", event.event_id
+    );
+    Ok(Taken::Applied)
+}
+
+/// A repeat must say what was said before; where it does not, a person has to look.
+fn same_as_held(event: &BillingEvent, held: &billing_events::Model) -> Result<Taken, Error> {
+    let same = serde_json::from_str::<BillingEvent>(&held.event).is_ok_and(|held| {
+        held.kind == event.kind
+            && held.invoice_id == event.invoice_id
+            && held.payment_id == event.payment_id
+            && held.currency == event.currency
+            && held.amount_minor == event.amount_minor
+    });
+    if same {
+        return Ok(Taken::Duplicate);
+    }
+    warn!(
+        event.id = %event.event_id,
+        "Billing event {} came again and says something else", event.event_id
+    );
+    Err(Error::Contradiction(
+        "an event with this id is held, and says something else".to_owned(),
+    ))
+}
+
+/// One invoice or payment has one currency, over all that is said of it.
+fn check_against(event: &BillingEvent, tied: &[billing_events::Model]) -> Result<(), Error> {
+    let Some(currency) = &event.currency else {
+        return Ok(());
+    };
+    let others: BTreeSet<String> = tied
+        .iter()
+        .filter_map(|row| serde_json::from_str::<BillingEvent>(&row.event).ok())
+        .filter_map(|event| event.currency)
+        .filter(|other| !other.eq_ignore_ascii_case(currency))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Contradiction(format!(
+        "the same invoice or payment is held in {}",
+        others.into_iter().collect::<Vec<_>>().join(", ")
+    )))
+}

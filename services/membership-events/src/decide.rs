@@ -1,0 +1,354 @@
+//! Deciding about members: rows in, the pure decision of `access-domain`, a new version out where
+//! something changed.
+//!
+//! One statement per kind of row, however many members there are. The members are locked first and
+//! everything else is read after that, the gym's rules included, so that a decision is never made
+//! on rows that another writer has already replaced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use access_domain::billing::{BillingState, DebtKey, Fact, Ledger};
+use access_domain::entitlement::{MemberFacts, MembershipFacts, entitle, next_version};
+use access_domain::ids::{GymId, MemberId, MembershipId};
+use access_domain::membership::Membership;
+use contracts::billing::v1::BillingEvent;
+use contracts::membership::v1::{Cause, MembershipStatusChanged, OpenInvoice};
+use contracts::wire;
+use jiff::Timestamp;
+use sea_orm::ConnectionTrait;
+
+use crate::error::Error;
+use crate::rows;
+use crate::store::entity::members;
+use crate::store::{self, StoreError, from_micros};
+
+/// What brings a decision about.
+#[derive(Debug, Clone)]
+pub enum CauseOf {
+    /// A provider's event.
+    BillingEvent {
+        /// `{provider}/{account}/{event_id}`.
+        id: String,
+        /// The provider.
+        provider: String,
+        /// The provider's time.
+        occurred_at: Timestamp,
+        /// When its post reached us.
+        received_at: Timestamp,
+        /// The trace it belongs to.
+        traceparent: Option<String>,
+    },
+    /// A call.
+    Call {
+        /// The RPC's name.
+        rpc: &'static str,
+        /// Who called.
+        actor: String,
+        /// When.
+        at: Timestamp,
+        /// The trace it belongs to.
+        traceparent: Option<String>,
+    },
+    /// Time alone.
+    Timer,
+}
+
+impl CauseOf {
+    /// The trace to go on with.
+    pub fn traceparent(&self) -> Option<String> {
+        match self {
+            Self::BillingEvent { traceparent, .. } | Self::Call { traceparent, .. } => {
+                traceparent.clone()
+            }
+            Self::Timer => None,
+        }
+    }
+
+    /// When the cause happened, and its form in the message. `due` is the instant of the member's
+    /// timer.
+    fn told(&self, due: Option<Timestamp>, now: Timestamp) -> (Timestamp, Cause) {
+        let told = |kind: &str, id: String, actor: String, received_at: Timestamp| Cause {
+            kind: kind.to_owned(),
+            id,
+            actor,
+            received_at: Some(wire::timestamp(received_at)),
+        };
+        match self {
+            Self::BillingEvent {
+                id,
+                provider,
+                occurred_at,
+                received_at,
+                ..
+            } => {
+                let actor = format!("provider:{provider}");
+                let cause = told("billing_event", id.clone(), actor, *received_at);
+                (*occurred_at, cause)
+            }
+            Self::Call { rpc, actor, at, .. } => {
+                let kind = match *rpc {
+                    "PutOverride" | "ClearOverride" => "override",
+                    "DeleteMember" => "erasure",
+                    _ => "call",
+                };
+                (*at, told(kind, (*rpc).to_owned(), actor.clone(), *at))
+            }
+            Self::Timer => {
+                let due = due.unwrap_or(now);
+                (due, told("timer", due.to_string(), "time".to_owned(), due))
+            }
+        }
+    }
+}
+
+/// What was decided about one member.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The member.
+    pub member: MemberId,
+    /// The version held before.
+    pub held: i64,
+    /// The new state, where anything but its version, time and cause differs.
+    pub change: Option<Change>,
+}
+
+impl Decision {
+    /// The version held after it.
+    pub fn version(&self) -> i64 {
+        self.change
+            .as_ref()
+            .map_or(self.held, |change| change.state.version)
+    }
+}
+
+/// A new state.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What is published.
+    pub state: MembershipStatusChanged,
+    /// The member's next timer.
+    pub changes_at: Option<Timestamp>,
+    /// When the cause happened.
+    pub occurred_at: Timestamp,
+}
+
+/// Locks `members` and decides about each that is known and was not erased.
+pub async fn decide(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    members: &BTreeSet<MemberId>,
+    now: impl Fn() -> Timestamp,
+    cause: &CauseOf,
+) -> Result<Vec<Decision>, Error> {
+    let people = store::members::lock(db, gym, members).await?;
+    if people.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules = store::gyms::find(db, gym)
+        .await?
+        .ok_or(Error::Unknown("gym"))?;
+    let rules = rows::rules(&rules)?;
+    let held = with_billing(db, gym, members).await?;
+    let now = now();
+    let mut decisions = Vec::with_capacity(people.len());
+    for row in people.iter().filter(|row| !row.erased) {
+        let member = member_id(row)?;
+        let memberships: Vec<_> = held
+            .iter()
+            .filter(|facts| concerns(&facts.membership, &member))
+            .cloned()
+            .collect();
+        let stored = rows::overrides(row)?;
+        if row.version == 0 && memberships.is_empty() && stored.is_empty() {
+            continue;
+        }
+        let facts = MemberFacts {
+            member: member.clone(),
+            memberships,
+            overrides: rows::to_overrides(stored),
+        };
+        let entitlement = entitle(&facts, &rules, now);
+        let due = row.changes_at.map(from_micros);
+        let (occurred_at, cause) = cause.told(due, now);
+        let version = next_version(row.version, now);
+        let state = wire::status_changed(gym, &member, version, &entitlement, &rules, now, cause);
+        let before = rows::state(row)?;
+        let differs = before.is_none_or(|before| decided(before) != decided(state.clone()));
+        decisions.push(Decision {
+            member,
+            held: row.version,
+            change: differs.then_some(Change {
+                state,
+                changes_at: entitlement.changes_at,
+                occurred_at,
+            }),
+        });
+    }
+    Ok(decisions)
+}
+
+/// The last decision about a member.
+pub fn tombstone(
+    gym: &GymId,
+    member: &MemberId,
+    held: i64,
+    now: Timestamp,
+    cause: &CauseOf,
+) -> Decision {
+    let (occurred_at, cause) = cause.told(None, now);
+    let version = next_version(held, now);
+    Decision {
+        member: member.clone(),
+        held,
+        change: Some(Change {
+            state: wire::erased(gym, member, version, now, cause),
+            changes_at: None,
+            occurred_at,
+        }),
+    }
+}
+
+/// A state without what changes when nothing else does.
+fn decided(mut state: MembershipStatusChanged) -> MembershipStatusChanged {
+    state.version = 0;
+    state.decided_at = None;
+    state.cause = None;
+    state
+}
+
+fn member_id(row: &members::Model) -> Result<MemberId, StoreError> {
+    MemberId::parse(&row.member_id).map_err(|_| StoreError::Nonsense {
+        table: "members",
+        column: "member_id",
+        row: format!("{}/{}", row.gym_id, row.member_id),
+    })
+}
+
+fn concerns(membership: &Membership, member: &MemberId) -> bool {
+    membership.is_held_by(member) || membership.payer() == Some(member)
+}
+
+/// The memberships that these people hold or pay for, with what billing says of each.
+async fn with_billing(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    people: &BTreeSet<MemberId>,
+) -> Result<Vec<MembershipFacts>, Error> {
+    let memberships = store::memberships::list_of_people(db, gym, people)
+        .await?
+        .iter()
+        .map(rows::membership)
+        .collect::<Result<Vec<_>, _>>()?;
+    let ids = memberships.iter().map(|held| held.id.clone()).collect();
+    let mut billing = billing_states(store::billing::list_linked(db, gym, &ids).await?)?;
+    Ok(memberships
+        .into_iter()
+        .map(|membership| MembershipFacts {
+            billing: billing.remove(membership.id.as_str()).unwrap_or_default(),
+            membership,
+        })
+        .collect())
+}
+
+fn billing_states(
+    events: Vec<(String, String)>,
+) -> Result<BTreeMap<String, BillingState>, StoreError> {
+    let mut ledgers: BTreeMap<String, Ledger> = BTreeMap::new();
+    for (membership, json) in events {
+        let fact = fact_of(&json).ok_or_else(|| StoreError::Nonsense {
+            table: "billing_events",
+            column: "event",
+            row: format!("linked to {membership}"),
+        })?;
+        ledgers.entry(membership).or_default().join(fact);
+    }
+    Ok(ledgers
+        .into_iter()
+        .map(|(membership, ledger)| (membership, ledger.state()))
+        .collect())
+}
+
+fn fact_of(json: &str) -> Option<Fact> {
+    let event: BillingEvent = serde_json::from_str(json).ok()?;
+    wire::fact(&event).ok()
+}
+
+/// What billing says of one membership.
+pub async fn billing_of(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    membership: &MembershipId,
+) -> Result<BillingState, Error> {
+    let ids = BTreeSet::from([membership.clone()]);
+    let events = store::billing::list_linked(db, gym, &ids).await?;
+    let mut states = billing_states(events)?;
+    Ok(states.remove(membership.as_str()).unwrap_or_default())
+}
+
+/// The held states of these members, as (member, version, JSON); all of those who have one.
+pub async fn held(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    members: &BTreeSet<MemberId>,
+) -> Result<Vec<(MemberId, i64, String)>, Error> {
+    let mut held = Vec::new();
+    for row in store::members::lock(db, gym, members).await? {
+        let member = member_id(&row)?;
+        if let Some(state) = row.state {
+            held.push((member, row.version, state));
+        }
+    }
+    Ok(held)
+}
+
+/// Open invoices in events given as (membership, event JSON), oldest first.
+pub fn open_invoices(events: Vec<(String, String)>) -> Result<Vec<OpenInvoice>, Error> {
+    let mut accounts: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for (_, json) in &events {
+        if let Some(fact) = fact_of(json)
+            && fact.provider.as_str() != crate::desk::PROVIDER
+        {
+            for id in [
+                fact.invoice.as_ref().map(|id| id.as_str()),
+                fact.payment.as_ref().map(|id| id.as_str()),
+                fact.subscription.as_ref().map(|id| id.as_str()),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                let account = (fact.provider.to_string(), fact.account.to_string());
+                accounts.insert(id.to_owned(), account);
+            }
+        }
+    }
+    let mut open: Vec<(Timestamp, OpenInvoice)> = Vec::new();
+    for (membership, state) in billing_states(events)? {
+        for (key, debt) in state.open_debts() {
+            let Some(since) = debt.open_since else {
+                continue;
+            };
+            let id = match key {
+                DebtKey::Invoice(id) => id.to_string(),
+                DebtKey::Payment(id) => id.to_string(),
+                DebtKey::Subscription(id) => id.to_string(),
+            };
+            let (provider, account) = accounts.get(&id).cloned().unwrap_or_default();
+            open.push((
+                since,
+                OpenInvoice {
+                    membership_id: membership.clone(),
+                    provider,
+                    account,
+                    invoice_id: id,
+                    open_since: Some(wire::timestamp(since)),
+                    amount_due_minor: debt.amount_due_minor,
+                    currency: debt.currency.clone(),
+                    payment_url: debt.payment_url.clone(),
+                    next_attempt_at: debt.next_attempt_at.map(wire::timestamp),
+                },
+            ));
+        }
+    }
+    open.sort_by(|a, b| (a.0, &a.1.invoice_id).cmp(&(b.0, &b.1.invoice_id)));
+    Ok(open.into_iter().map(|(_, invoice)| invoice).collect())
+}

@@ -1,0 +1,172 @@
+//! What is done to one person: overrides, erasure, and sending states again.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::{GymId, MemberId, OverrideId};
+
+use crate::error::Error;
+use crate::requests::PutOverride;
+use crate::rows::{self, StoredOverride};
+use crate::store;
+use crate::store::entity::members;
+use crate::unit::{Decisions, Unit};
+use crate::writes::{By, Outcome};
+
+/// States sent again in one transaction.
+const PAGE: u64 = 500;
+
+/// Lets one person in, or bars one, until an instant.
+pub async fn put_override(
+    decisions: &Decisions,
+    by: &By,
+    put: PutOverride,
+) -> Result<Outcome, Error> {
+    decisions
+        .retrying(|| put_override_once(decisions, by, &put))
+        .await
+}
+
+async fn put_override_once(
+    decisions: &Decisions,
+    by: &By,
+    put: &PutOverride,
+) -> Result<Outcome, Error> {
+    let unit = decisions.begin(by.cause(decisions)).await?;
+    let row = lock_known(&unit, &put.gym, &put.member).await?;
+    if row.erased {
+        return Err(Error::Refused("the member was erased".to_owned()));
+    }
+    let now = unit.now();
+    let mut held = rows::overrides(&row)?;
+    let began = held
+        .iter()
+        .find(|held| held.id == put.id && held.kind == put.kind)
+        .map_or(now, |held| held.from);
+    held.retain(|held| held.id != put.id && held.until > now);
+    held.push(StoredOverride {
+        id: put.id.clone(),
+        kind: put.kind,
+        from: began,
+        until: put.until,
+        reason: put.reason.clone(),
+        actor: if put.actor.is_empty() {
+            by.actor.clone()
+        } else {
+            put.actor.clone()
+        },
+    });
+    keep(unit, &put.gym, &put.member, &held).await
+}
+
+/// Ends an override now. One that is not held has ended already.
+pub async fn clear_override(
+    decisions: &Decisions,
+    by: &By,
+    gym: &GymId,
+    member: &MemberId,
+    id: &OverrideId,
+) -> Result<Outcome, Error> {
+    decisions
+        .retrying(|| async {
+            let unit = decisions.begin(by.cause(decisions)).await?;
+            let row = lock_known(&unit, gym, member).await?;
+            let now = unit.now();
+            let mut held = rows::overrides(&row)?;
+            held.retain(|held| held.id != *id && held.until > now);
+            keep(unit, gym, member, &held).await
+        })
+        .await
+}
+
+async fn keep(
+    mut unit: Unit<'_>,
+    gym: &GymId,
+    member: &MemberId,
+    held: &[StoredOverride],
+) -> Result<Outcome, Error> {
+    let json = serde_json::to_string(held).map_err(Error::Json)?;
+    store::members::put_overrides(unit.db(), gym, member, json).await?;
+    unit.decide(gym, &BTreeSet::from([member.clone()])).await?;
+    let members = unit.commit().await?;
+    Ok(Outcome::applied(0, members))
+}
+
+/// Erases a person: the tombstone version goes out, name and e-mail are gone.
+///
+/// What the member holds stays as rows without personal data, and no decision is made about the
+/// member any more.
+pub async fn delete(
+    decisions: &Decisions,
+    by: &By,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<Outcome, Error> {
+    decisions
+        .retrying(|| async {
+            let mut unit = decisions.begin(by.cause(decisions)).await?;
+            let row = lock_known(&unit, gym, member).await?;
+            if !row.erased {
+                unit.erase(gym, member, row.version).await?;
+            }
+            let members = unit.commit().await?;
+            Ok(Outcome::applied(row.source_version, members))
+        })
+        .await
+}
+
+async fn lock_known(
+    unit: &Unit<'_>,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<members::Model, Error> {
+    let one = BTreeSet::from([member.clone()]);
+    if let Some(row) = store::members::lock(unit.db(), gym, &one).await?.pop() {
+        return Ok(row);
+    }
+    match store::gyms::find(unit.db(), gym).await? {
+        None => Err(Error::Unknown("gym")),
+        Some(_) => Err(Error::Unknown("member")),
+    }
+}
+
+/// Sends the held states of these members again, of all without any named; how many.
+pub async fn republish(
+    decisions: &Decisions,
+    by: &By,
+    gym: &GymId,
+    members: BTreeSet<MemberId>,
+) -> Result<usize, Error> {
+    let store = decisions.store();
+    if store::gyms::find(store.reads(), gym).await?.is_none() {
+        return Err(Error::Unknown("gym"));
+    }
+    if !members.is_empty() {
+        return republish_page(decisions, by, gym, &members).await;
+    }
+    let mut after = String::new();
+    let mut sent = 0;
+    loop {
+        let page = store::members::list_ids(store.reads(), gym, &after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(sent);
+        };
+        after.clone_from(last);
+        sent += republish_page(decisions, by, gym, &rows::member_ids(page)?).await?;
+    }
+}
+
+async fn republish_page(
+    decisions: &Decisions,
+    by: &By,
+    gym: &GymId,
+    members: &BTreeSet<MemberId>,
+) -> Result<usize, Error> {
+    decisions
+        .retrying(|| async {
+            let mut unit = decisions.begin(by.cause(decisions)).await?;
+            let sent = unit.republish(gym, members).await?;
+            unit.commit().await?;
+            Ok(sent)
+        })
+        .await
+}

@@ -1,0 +1,149 @@
+//! What others may read: people with the decision about each, versions, unmatched billing.
+//!
+//! Reads see committed rows only and take no locks. Pages go by id, so that a page after another
+//! skips nobody who was there all along.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::{GymId, MemberId, MembershipId};
+use contracts::billing::v1::BillingEvent;
+use contracts::membership::v1::{Member, MembershipStatusChanged, OpenInvoice, UnmatchedBilling};
+use contracts::wire;
+
+use crate::decide;
+use crate::error::Error;
+use crate::rows;
+use crate::store::entity::{billing_events, members};
+use crate::store::members::Wanted;
+use crate::store::{self, Store, from_micros};
+
+/// Rows looked at for one page of a filtered list, before the next is asked for.
+const SCAN: u64 = 500;
+
+/// One member with everything, or `None` for an unknown one.
+pub async fn member(
+    store: &Store,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<Option<Member>, Error> {
+    let Some(row) = store::members::find(store.reads(), gym, member).await? else {
+        return Ok(None);
+    };
+    let mut found = to_member(&row)?;
+    found.open_invoices = open_invoices(store, gym, member).await?;
+    Ok(Some(found))
+}
+
+/// Open invoices that close doors for this member: of memberships held and of those paid for.
+async fn open_invoices(
+    store: &Store,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<Vec<OpenInvoice>, Error> {
+    let one = BTreeSet::from([member.clone()]);
+    let rows = store::memberships::list_of_people(store.reads(), gym, &one).await?;
+    let ids: BTreeSet<MembershipId> = rows
+        .iter()
+        .map(|row| rows::membership_key(row).map(|(_, id)| id))
+        .collect::<Result<_, _>>()?;
+    let events = store::billing::list_linked(store.reads(), gym, &ids).await?;
+    decide::open_invoices(events)
+}
+
+fn to_member(row: &members::Model) -> Result<Member, Error> {
+    Ok(Member {
+        gym_id: row.gym_id.clone(),
+        member_id: row.member_id.clone(),
+        email: row.email.clone(),
+        name: row.name.clone(),
+        source_version: row.source_version,
+        state: rows::state(row)?,
+        open_invoices: Vec::new(),
+        erased: row.erased,
+    })
+}
+
+/// What a list of members is filtered by.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Part of a name or an e-mail.
+    pub query: Option<String>,
+    /// A membership has this status.
+    pub status: Option<String>,
+    /// This reason holds.
+    pub reason: Option<String>,
+}
+
+impl Filter {
+    fn wants(&self, state: Option<&MembershipStatusChanged>) -> bool {
+        let status = self.status.as_ref().is_none_or(|status| {
+            state.is_some_and(|state| state.memberships.iter().any(|m| m.status == *status))
+        });
+        let reason = self
+            .reason
+            .as_ref()
+            .is_none_or(|reason| state.is_some_and(|state| state.reasons.contains(reason)));
+        status && reason
+    }
+}
+
+/// A page of members, without their invoices, and the id after which the next page begins.
+pub async fn list(
+    store: &Store,
+    gym: &GymId,
+    filter: &Filter,
+    after: Option<String>,
+    page_size: usize,
+) -> Result<(Vec<Member>, Option<String>), Error> {
+    let mut wanted = Wanted {
+        query: filter.query.clone(),
+        decided: filter.status.is_some() || filter.reason.is_some(),
+        after,
+    };
+    let mut page = Vec::new();
+    loop {
+        let scanned = store::members::list(store.reads(), gym, &wanted, SCAN).await?;
+        let is_last = (scanned.len() as u64) < SCAN;
+        for row in scanned {
+            if page.len() == page_size {
+                return Ok((page, wanted.after));
+            }
+            wanted.after = Some(row.member_id.clone());
+            let member = to_member(&row)?;
+            if filter.wants(member.state.as_ref()) {
+                page.push(member);
+            }
+        }
+        if is_last {
+            return Ok((page, None));
+        }
+    }
+}
+
+/// Billing events that nothing claims: of a gym's accounts, or, without a gym, of accounts that no
+/// gym claims. Oldest first, with the offset after which the next page begins.
+pub async fn list_unmatched(
+    store: &Store,
+    gym: Option<&GymId>,
+    after: Option<(i64, String)>,
+    page_size: u64,
+) -> Result<Vec<UnmatchedBilling>, Error> {
+    let accounts = match gym {
+        Some(gym) => Some(store::gyms::list_accounts(store.reads(), gym).await?),
+        None => None,
+    };
+    let rows =
+        store::billing::list_parked(store.reads(), accounts.as_deref(), after, page_size).await?;
+    rows.into_iter().map(to_unmatched).collect()
+}
+
+fn to_unmatched(row: billing_events::Model) -> Result<UnmatchedBilling, Error> {
+    let mut event: BillingEvent =
+        serde_json::from_str(&row.event).map_err(|_| rows::nonsense_event(&row))?;
+    event.payment_url = None;
+    Ok(UnmatchedBilling {
+        event: Some(event),
+        parked_at: row.parked_at.map(|at| wire::timestamp(from_micros(at))),
+        why: row.parked_why.unwrap_or_default(),
+    })
+}

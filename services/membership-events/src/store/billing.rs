@@ -1,0 +1,455 @@
+//! The inbox of billing events, their links to memberships, and what looks for links.
+//!
+//! An event's row is written once and kept for good: it is the memory of duplicates, the fact
+//! itself, and, while nothing claims it, the parking place.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::{GymId, MembershipId};
+use contracts::billing::v1::BillingEvent;
+use jiff::Timestamp;
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
+    QueryFilter, QueryOrder, QuerySelect, RelationTrait, Set, Statement, Value,
+};
+
+use super::entity::{billing_events, billing_links, gym_accounts};
+use super::{Step, StoreError, micros};
+
+/// The metadata key by which an event names its membership.
+const NAMED_MEMBERSHIP: &str = "gymflow_membership_id";
+
+/// Serialises, on PostgreSQL, everybody who works on any of these keys until the transaction ends:
+/// an event that looks for its link must not miss the reference that another transaction is just
+/// writing, which in turn looks for parked events. On SQLite writers are serial anyway.
+pub async fn lock_keys(
+    db: &impl ConnectionTrait,
+    exclusive: BTreeSet<String>,
+    shared: Option<String>,
+) -> Result<(), StoreError> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let mut sql = String::from("select 1");
+    let mut values: Vec<Value> = Vec::new();
+    if let Some(key) = shared {
+        values.push(key.into());
+        sql.push_str(", pg_advisory_xact_lock_shared(hashtextextended($1, 1))::text");
+    }
+    for key in exclusive {
+        values.push(key.into());
+        sql.push_str(&format!(
+            ", pg_advisory_xact_lock(hashtextextended(${}, 2))::text",
+            values.len()
+        ));
+    }
+    db.query_one_raw(Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        sql,
+        values,
+    ))
+    .await
+    .step("locking billing keys")
+    .map(drop)
+}
+
+/// Takes the event in, unparked; false when its key was taken before.
+pub async fn insert(
+    db: &impl ConnectionTrait,
+    event: &BillingEvent,
+    json: String,
+    received_at: Timestamp,
+) -> Result<bool, StoreError> {
+    let row = billing_events::ActiveModel {
+        provider: Set(event.provider.clone()),
+        account: Set(event.account.clone()),
+        event_id: Set(event.event_id.clone()),
+        event: Set(json),
+        invoice_id: Set(event.invoice_id.clone()),
+        payment_id: Set(event.payment_id.clone()),
+        subscription_id: Set(event.subscription_id.clone()),
+        customer_id: Set(event.customer_id.clone()),
+        mandate_id: Set(event.mandate_id.clone()),
+        named_membership: Set(event.metadata.get(NAMED_MEMBERSHIP).cloned()),
+        received_at: Set(micros(received_at)),
+        parked_at: Set(None),
+        parked_why: Set(None),
+    };
+    billing_events::Entity::insert(row)
+        .on_conflict(OnConflict::new().do_nothing().to_owned())
+        .exec_without_returning(db)
+        .await
+        .step("taking a billing event in")
+        .map(|rows| rows > 0)
+}
+
+/// The event held under this key.
+pub async fn find(
+    db: &impl ConnectionTrait,
+    provider: &str,
+    account: &str,
+    event_id: &str,
+) -> Result<Option<billing_events::Model>, StoreError> {
+    billing_events::Entity::find_by_id((
+        provider.to_owned(),
+        account.to_owned(),
+        event_id.to_owned(),
+    ))
+    .one(db)
+    .await
+    .step("reading a billing event")
+}
+
+/// What could claim an event.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct Candidate {
+    /// The gym.
+    pub gym_id: String,
+    /// The membership.
+    pub membership_id: String,
+    /// `subscription`, `customer`, `mandate` or `metadata`.
+    pub kind: String,
+    /// False for a former reference.
+    pub is_current: bool,
+    /// The membership's current reference names a subscription.
+    pub has_subscription: bool,
+}
+
+/// Memberships, within gyms that own the account, that know one of the event's references or that
+/// it names.
+pub async fn list_candidates(
+    db: &impl ConnectionTrait,
+    key: &Keys<'_>,
+) -> Result<Vec<Candidate>, StoreError> {
+    let sql = "
+        select r.gym_id, r.membership_id, r.kind, r.is_current,
+               m.billing_subscription is not null as has_subscription
+        from billing_references r
+        join gym_accounts a
+          on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
+        join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
+        where r.provider = $1 and r.account = $2
+          and ((r.kind = 'subscription' and r.reference = $3)
+            or (r.kind = 'customer' and r.reference = $4)
+            or (r.kind = 'mandate' and r.reference = $5))
+        union all
+        select m.gym_id, m.membership_id, 'metadata', true, true
+        from memberships m
+        join gym_accounts a on a.provider = $1 and a.account = $2 and a.gym_id = m.gym_id
+        where m.membership_id = $6";
+    let text = |id: Option<&str>| Value::from(id.unwrap_or_default());
+    Candidate::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [
+            key.provider.into(),
+            key.account.into(),
+            text(key.subscription),
+            text(key.customer),
+            text(key.mandate),
+            text(key.named_membership),
+        ],
+    ))
+    .all(db)
+    .await
+    .step("looking for a billing event's membership")
+}
+
+/// The ids of an event that links and ties go by.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a> {
+    /// Payment provider.
+    pub provider: &'a str,
+    /// Its account.
+    pub account: &'a str,
+    /// Invoice.
+    pub invoice: Option<&'a str>,
+    /// Payment.
+    pub payment: Option<&'a str>,
+    /// Subscription.
+    pub subscription: Option<&'a str>,
+    /// Customer.
+    pub customer: Option<&'a str>,
+    /// Mandate.
+    pub mandate: Option<&'a str>,
+    /// Membership named in the metadata.
+    pub named_membership: Option<&'a str>,
+}
+
+impl<'a> Keys<'a> {
+    /// Of an event as it came.
+    pub fn of_event(event: &'a BillingEvent) -> Self {
+        Self {
+            provider: &event.provider,
+            account: &event.account,
+            invoice: event.invoice_id.as_deref(),
+            payment: event.payment_id.as_deref(),
+            subscription: event.subscription_id.as_deref(),
+            customer: event.customer_id.as_deref(),
+            mandate: event.mandate_id.as_deref(),
+            named_membership: event.metadata.get(NAMED_MEMBERSHIP).map(String::as_str),
+        }
+    }
+
+    /// Of an event as it is stored.
+    pub fn of_row(row: &'a billing_events::Model) -> Self {
+        Self {
+            provider: &row.provider,
+            account: &row.account,
+            invoice: row.invoice_id.as_deref(),
+            payment: row.payment_id.as_deref(),
+            subscription: row.subscription_id.as_deref(),
+            customer: row.customer_id.as_deref(),
+            mandate: row.mandate_id.as_deref(),
+            named_membership: row.named_membership.as_deref(),
+        }
+    }
+
+    fn ties(&self) -> Option<Condition> {
+        let mut any = Condition::any();
+        if let Some(invoice) = self.invoice {
+            any = any.add(billing_events::Column::InvoiceId.eq(invoice));
+        }
+        if let Some(payment) = self.payment {
+            any = any.add(billing_events::Column::PaymentId.eq(payment));
+        }
+        if any.is_empty() {
+            return None;
+        }
+        Some(
+            Condition::all()
+                .add(billing_events::Column::Provider.eq(self.provider))
+                .add(billing_events::Column::Account.eq(self.account))
+                .add(any),
+        )
+    }
+}
+
+/// (gym, membership) of events with the same invoice or payment, within gyms that own the account.
+pub async fn list_tied_memberships(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+) -> Result<Vec<(String, String)>, StoreError> {
+    let Some(ties) = keys.ties() else {
+        return Ok(Vec::new());
+    };
+    billing_events::Entity::find()
+        .select_only()
+        .join(JoinType::InnerJoin, billing_events::Relation::Links.def())
+        .join(JoinType::InnerJoin, billing_links::Relation::Accounts.def())
+        .column(billing_links::Column::GymId)
+        .column(billing_links::Column::MembershipId)
+        .distinct()
+        .filter(ties)
+        .into_tuple()
+        .all(db)
+        .await
+        .step("looking for tied billing events")
+}
+
+/// All events with the same invoice or payment, linked or parked.
+pub async fn list_tied(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    let Some(ties) = keys.ties() else {
+        return Ok(Vec::new());
+    };
+    billing_events::Entity::find()
+        .filter(ties)
+        .all(db)
+        .await
+        .step("reading tied billing events")
+}
+
+/// Parked events of an account that know one of these references, or name this membership.
+pub async fn list_parked_by_reference(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    let mut any = Condition::any();
+    for (column, id) in [
+        (billing_events::Column::SubscriptionId, keys.subscription),
+        (billing_events::Column::CustomerId, keys.customer),
+        (billing_events::Column::MandateId, keys.mandate),
+        (
+            billing_events::Column::NamedMembership,
+            keys.named_membership,
+        ),
+    ] {
+        if let Some(id) = id {
+            any = any.add(column.eq(id));
+        }
+    }
+    let of_account = Condition::all()
+        .add(billing_events::Column::Provider.eq(keys.provider))
+        .add(billing_events::Column::Account.eq(keys.account));
+    parked(db, of_account.add(any)).await
+}
+
+/// All parked events of an account, oldest first.
+pub async fn list_parked_of_account(
+    db: &impl ConnectionTrait,
+    provider: &str,
+    account: &str,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    parked(
+        db,
+        Condition::all()
+            .add(billing_events::Column::Provider.eq(provider))
+            .add(billing_events::Column::Account.eq(account)),
+    )
+    .await
+}
+
+async fn parked(
+    db: &impl ConnectionTrait,
+    condition: Condition,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    billing_events::Entity::find()
+        .filter(billing_events::Column::ParkedAt.is_not_null())
+        .filter(condition)
+        .order_by_asc(billing_events::Column::ParkedAt)
+        .order_by_asc(billing_events::Column::EventId)
+        .all(db)
+        .await
+        .step("reading parked billing events")
+}
+
+/// Parks or unparks an event.
+pub async fn set_parked(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+    event_id: &str,
+    parked: Option<(Timestamp, &str)>,
+) -> Result<(), StoreError> {
+    billing_events::Entity::update_many()
+        .filter(billing_events::Column::Provider.eq(keys.provider))
+        .filter(billing_events::Column::Account.eq(keys.account))
+        .filter(billing_events::Column::EventId.eq(event_id))
+        .col_expr(
+            billing_events::Column::ParkedAt,
+            Expr::value(parked.map(|(at, _)| micros(at))),
+        )
+        .col_expr(
+            billing_events::Column::ParkedWhy,
+            Expr::value(parked.map(|(_, why)| why.to_owned())),
+        )
+        .exec(db)
+        .await
+        .step("parking a billing event")
+        .map(drop)
+}
+
+/// Gives the event to these memberships.
+pub async fn link(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+    event_id: &str,
+    memberships: &BTreeSet<(String, String)>,
+) -> Result<(), StoreError> {
+    let rows = memberships
+        .iter()
+        .map(|(gym, membership)| billing_links::ActiveModel {
+            gym_id: Set(gym.clone()),
+            membership_id: Set(membership.clone()),
+            provider: Set(keys.provider.to_owned()),
+            account: Set(keys.account.to_owned()),
+            event_id: Set(event_id.to_owned()),
+        });
+    billing_links::Entity::insert_many(rows)
+        .on_conflict(OnConflict::new().do_nothing().to_owned())
+        .exec_without_returning(db)
+        .await
+        .step("linking a billing event")
+        .map(drop)
+}
+
+/// The events of these memberships, each as (membership, event JSON).
+pub async fn list_linked(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    memberships: &BTreeSet<MembershipId>,
+) -> Result<Vec<(String, String)>, StoreError> {
+    if memberships.is_empty() {
+        return Ok(Vec::new());
+    }
+    billing_links::Entity::find()
+        .select_only()
+        .join(JoinType::InnerJoin, billing_links::Relation::Event.def())
+        .column(billing_links::Column::MembershipId)
+        .column(billing_events::Column::Event)
+        .filter(billing_links::Column::GymId.eq(gym.as_str()))
+        .filter(
+            billing_links::Column::MembershipId.is_in(memberships.iter().map(MembershipId::as_str)),
+        )
+        .into_tuple()
+        .all(db)
+        .await
+        .step("reading billing facts")
+}
+
+/// True when any gym calls the account its own.
+pub async fn is_known_account(
+    db: &impl ConnectionTrait,
+    provider: &str,
+    account: &str,
+) -> Result<bool, StoreError> {
+    gym_accounts::Entity::find()
+        .filter(gym_accounts::Column::Provider.eq(provider))
+        .filter(gym_accounts::Column::Account.eq(account))
+        .one(db)
+        .await
+        .step("looking for an account's gym")
+        .map(|row| row.is_some())
+}
+
+/// Parked events after `after` (parked at, event id), oldest first: of these accounts, or of
+/// accounts that no gym claims.
+pub async fn list_parked(
+    db: &impl ConnectionTrait,
+    accounts: Option<&[(String, String)]>,
+    after: Option<(i64, String)>,
+    limit: u64,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    use billing_events::Column;
+    let mut select = billing_events::Entity::find().filter(Column::ParkedAt.is_not_null());
+    match accounts {
+        Some([]) => return Ok(Vec::new()),
+        Some(accounts) => {
+            let mut any = Condition::any();
+            for (provider, account) in accounts {
+                any = any.add(
+                    Condition::all()
+                        .add(Column::Provider.eq(provider))
+                        .add(Column::Account.eq(account)),
+                );
+            }
+            select = select.filter(any);
+        }
+        None => {
+            select = select.filter(Expr::cust(
+                "not exists (select 1 from gym_accounts a
+                 where a.provider = billing_events.provider
+                   and a.account = billing_events.account)",
+            ));
+        }
+    }
+    if let Some((at, event_id)) = after {
+        select = select.filter(
+            Condition::any().add(Column::ParkedAt.gt(at)).add(
+                Condition::all()
+                    .add(Column::ParkedAt.eq(at))
+                    .add(Column::EventId.gt(event_id)),
+            ),
+        );
+    }
+    select
+        .order_by_asc(Column::ParkedAt)
+        .order_by_asc(Column::EventId)
+        .limit(limit)
+        .all(db)
+        .await
+        .step("listing unmatched billing events")
+}

@@ -1,0 +1,273 @@
+//! People, and the decision last made about each.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::{GymId, MemberId};
+use jiff::Timestamp;
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
+};
+
+use super::entity::members;
+use super::{Step, StoreError, micros};
+
+/// The person's row.
+pub async fn find(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<Option<members::Model>, StoreError> {
+    members::Entity::find_by_id((gym.as_str().to_owned(), member.as_str().to_owned()))
+        .one(db)
+        .await
+        .step("reading a member")
+}
+
+/// The rows of those who are known, by id, locked until the transaction ends.
+pub async fn lock(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    ids: &BTreeSet<MemberId>,
+) -> Result<Vec<members::Model>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    members::Entity::find()
+        .filter(members::Column::GymId.eq(gym.as_str()))
+        .filter(members::Column::MemberId.is_in(ids.iter().map(MemberId::as_str)))
+        .order_by_asc(members::Column::MemberId)
+        .lock_exclusive()
+        .all(db)
+        .await
+        .step("locking members")
+}
+
+/// Creates the person, or replaces e-mail, name and source version.
+pub async fn put(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+    email: &str,
+    name: &str,
+    source_version: i64,
+) -> Result<(), StoreError> {
+    let row = members::ActiveModel {
+        gym_id: Set(gym.as_str().to_owned()),
+        member_id: Set(member.as_str().to_owned()),
+        email: Set(email.to_owned()),
+        name: Set(name.to_owned()),
+        source_version: Set(source_version),
+        version: Set(0),
+        state: Set(None),
+        changes_at: Set(None),
+        overrides: Set("[]".to_owned()),
+        erased: Set(false),
+    };
+    members::Entity::insert(row)
+        .on_conflict(
+            OnConflict::columns([members::Column::GymId, members::Column::MemberId])
+                .update_columns([
+                    members::Column::Email,
+                    members::Column::Name,
+                    members::Column::SourceVersion,
+                ])
+                .to_owned(),
+        )
+        .exec_without_returning(db)
+        .await
+        .step("writing a member")
+        .map(drop)
+}
+
+/// Takes a person's name and e-mail away for good.
+pub async fn erase(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<(), StoreError> {
+    update(gym, member)
+        .col_expr(members::Column::Email, Expr::value(""))
+        .col_expr(members::Column::Name, Expr::value(""))
+        .col_expr(members::Column::Overrides, Expr::value("[]"))
+        .col_expr(members::Column::Erased, Expr::value(true))
+        .exec(db)
+        .await
+        .step("erasing a member")
+        .map(drop)
+}
+
+/// Replaces the list of overrides (JSON).
+pub async fn put_overrides(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+    overrides: String,
+) -> Result<(), StoreError> {
+    update(gym, member)
+        .col_expr(members::Column::Overrides, Expr::value(overrides))
+        .exec(db)
+        .await
+        .step("writing overrides")
+        .map(drop)
+}
+
+/// Keeps a new decision.
+pub async fn put_decision(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+    version: i64,
+    state: String,
+    changes_at: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    update(gym, member)
+        .col_expr(members::Column::Version, Expr::value(version))
+        .col_expr(members::Column::State, Expr::value(Some(state)))
+        .col_expr(
+            members::Column::ChangesAt,
+            Expr::value(changes_at.map(micros)),
+        )
+        .exec(db)
+        .await
+        .step("keeping a decision")
+        .map(drop)
+}
+
+fn update(gym: &GymId, member: &MemberId) -> sea_orm::UpdateMany<members::Entity> {
+    members::Entity::update_many()
+        .filter(members::Column::GymId.eq(gym.as_str()))
+        .filter(members::Column::MemberId.eq(member.as_str()))
+}
+
+/// Which members of a page are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Part of a name or an e-mail, any case.
+    pub query: Option<String>,
+    /// Only those about whom something was decided.
+    pub decided: bool,
+    /// Only ids greater than this.
+    pub after: Option<String>,
+}
+
+/// Members of a gym by id, at most `limit`.
+pub async fn list(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    wanted: &Wanted,
+    limit: u64,
+) -> Result<Vec<members::Model>, StoreError> {
+    let mut select = members::Entity::find().filter(members::Column::GymId.eq(gym.as_str()));
+    if wanted.decided {
+        select = select.filter(members::Column::Version.gt(0));
+    }
+    if let Some(after) = &wanted.after {
+        select = select.filter(members::Column::MemberId.gt(after));
+    }
+    if let Some(query) = &wanted.query {
+        let pattern = format!("%{}%", escape_like(&query.to_lowercase()));
+        let like = |column: members::Column| {
+            Expr::expr(Func::lower(Expr::col(column))).like(LikeExpr::new(&pattern).escape('\\'))
+        };
+        select = select.filter(
+            Condition::any()
+                .add(like(members::Column::Email))
+                .add(like(members::Column::Name)),
+        );
+    }
+    select
+        .order_by_asc(members::Column::MemberId)
+        .limit(limit)
+        .all(db)
+        .await
+        .step("listing members")
+}
+
+/// (member, version) of everybody about whom something was decided, at most `limit`.
+pub async fn list_versions(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    members::Entity::find()
+        .select_only()
+        .column(members::Column::MemberId)
+        .column(members::Column::Version)
+        .filter(members::Column::GymId.eq(gym.as_str()))
+        .filter(members::Column::Version.gt(0))
+        .filter(members::Column::MemberId.gt(after))
+        .order_by_asc(members::Column::MemberId)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+        .step("listing versions")
+}
+
+/// The ids of all members of a gym after `after`, at most `limit`.
+pub async fn list_ids(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    after: &str,
+    limit: u64,
+) -> Result<Vec<String>, StoreError> {
+    members::Entity::find()
+        .select_only()
+        .column(members::Column::MemberId)
+        .filter(members::Column::GymId.eq(gym.as_str()))
+        .filter(members::Column::MemberId.gt(after))
+        .order_by_asc(members::Column::MemberId)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+        .step("listing members")
+}
+
+/// The earliest instant at which time alone changes a decision.
+pub async fn next_change(db: &impl ConnectionTrait) -> Result<Option<i64>, StoreError> {
+    members::Entity::find()
+        .select_only()
+        .column(members::Column::ChangesAt)
+        .filter(members::Column::ChangesAt.is_not_null())
+        .order_by_asc(members::Column::ChangesAt)
+        .limit(1)
+        .into_tuple::<Option<i64>>()
+        .one(db)
+        .await
+        .step("reading the next timer")
+        .map(Option::flatten)
+}
+
+/// (gym, member) of those whose decision time has changed by `now`, earliest first.
+pub async fn list_due(
+    db: &impl ConnectionTrait,
+    now: Timestamp,
+    limit: u64,
+) -> Result<Vec<(String, String)>, StoreError> {
+    members::Entity::find()
+        .select_only()
+        .column(members::Column::GymId)
+        .column(members::Column::MemberId)
+        .filter(members::Column::ChangesAt.is_not_null())
+        .filter(members::Column::ChangesAt.lte(micros(now)))
+        .order_by_asc(members::Column::ChangesAt)
+        .limit(limit)
+        .into_tuple()
+        .all(db)
+        .await
+        .step("reading due timers")
+}
+
+fn escape_like(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}

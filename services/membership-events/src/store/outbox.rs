@@ -1,0 +1,199 @@
+//! Rows of the outbox: written with the change, claimed by a relay, removed after the ack.
+//!
+//! A claim is a lease in a column and not an open transaction: on SQLite a transaction over the
+//! publish would stop every writer. Only a member's oldest row can be claimed, which is what keeps
+//! a member's messages in order over all replicas.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::{GymId, MemberId};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
+    QuerySelect, Set, Statement,
+};
+
+use super::entity::outbox;
+use super::{Step, StoreError};
+
+/// SQLite takes 32,766 values in a statement, and a row has eight.
+const ROWS_AT_ONCE: usize = 1_000;
+
+/// A row to write.
+#[derive(Debug, Clone)]
+pub struct NewRow {
+    /// The gym.
+    pub gym_id: String,
+    /// The member.
+    pub member_id: String,
+    /// The member's version.
+    pub version: i64,
+    /// The message, canonical proto3 JSON.
+    pub payload: String,
+    /// The trace it belongs to.
+    pub traceparent: Option<String>,
+    /// Provider's time of the cause, microseconds.
+    pub occurred_at: i64,
+    /// Now, microseconds.
+    pub created_at: i64,
+    /// Until when the writer keeps it to itself; 0 leaves it to any relay.
+    pub claimed_until: i64,
+}
+
+/// Members of `ids` that have rows waiting, as (seq, member). The members must be locked.
+pub async fn list_waiting(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    ids: &BTreeSet<MemberId>,
+) -> Result<Vec<(i64, String)>, StoreError> {
+    outbox::Entity::find()
+        .select_only()
+        .column(outbox::Column::Seq)
+        .column(outbox::Column::MemberId)
+        .filter(outbox::Column::GymId.eq(gym.as_str()))
+        .filter(outbox::Column::MemberId.is_in(ids.iter().map(MemberId::as_str)))
+        .into_tuple()
+        .all(db)
+        .await
+        .step("reading the outbox")
+}
+
+/// Writes the rows and answers them with their numbers.
+pub async fn insert(
+    db: &impl ConnectionTrait,
+    rows: Vec<NewRow>,
+) -> Result<Vec<outbox::Model>, StoreError> {
+    let mut written = Vec::with_capacity(rows.len());
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let batch = rows
+            .by_ref()
+            .take(ROWS_AT_ONCE)
+            .map(|row| outbox::ActiveModel {
+                gym_id: Set(row.gym_id),
+                member_id: Set(row.member_id),
+                version: Set(row.version),
+                payload: Set(row.payload),
+                traceparent: Set(row.traceparent),
+                occurred_at: Set(row.occurred_at),
+                created_at: Set(row.created_at),
+                claimed_until: Set(row.claimed_until),
+                ..Default::default()
+            });
+        written.extend(
+            outbox::Entity::insert_many(batch)
+                .exec_with_returning(db)
+                .await
+                .step("writing the outbox")?,
+        );
+    }
+    Ok(written)
+}
+
+/// Claims up to `limit` rows that nobody holds, each its member's oldest.
+pub async fn claim(
+    db: &impl ConnectionTrait,
+    now: i64,
+    until: i64,
+    limit: i64,
+) -> Result<Vec<outbox::Model>, StoreError> {
+    let backend = db.get_database_backend();
+    let skip = match backend {
+        DbBackend::Postgres => "for update of o skip locked",
+        _ => "",
+    };
+    let sql = format!(
+        "update outbox set claimed_until = $1 where seq in (
+            select o.seq from outbox o
+            where o.claimed_until <= $2 and not exists (
+                select 1 from outbox older
+                where older.gym_id = o.gym_id and older.member_id = o.member_id
+                  and older.seq < o.seq)
+            order by o.seq limit $3 {skip})
+         returning seq, gym_id, member_id, version, payload, traceparent,
+                   occurred_at, created_at, claimed_until"
+    );
+    let mut rows = outbox::Model::find_by_statement(Statement::from_sql_and_values(
+        backend,
+        sql,
+        [until.into(), now.into(), limit.into()],
+    ))
+    .all(db)
+    .await
+    .step("claiming outbox rows")?;
+    rows.sort_by_key(|row| row.seq);
+    Ok(rows)
+}
+
+/// Removes rows whose messages were acked.
+pub async fn delete(db: &impl ConnectionTrait, seqs: &[i64]) -> Result<(), StoreError> {
+    for some in seqs.chunks(ROWS_AT_ONCE) {
+        outbox::Entity::delete_many()
+            .filter(outbox::Column::Seq.is_in(some.iter().copied()))
+            .exec(db)
+            .await
+            .step("removing outbox rows")?;
+    }
+    Ok(())
+}
+
+/// Gives claims back; all of them without `seqs`.
+pub async fn release(db: &impl ConnectionTrait, seqs: Option<&[i64]>) -> Result<(), StoreError> {
+    let mut update = outbox::Entity::update_many()
+        .filter(outbox::Column::ClaimedUntil.gt(0))
+        .col_expr(outbox::Column::ClaimedUntil, Expr::value(0_i64));
+    if let Some(seqs) = seqs {
+        update = update.filter(outbox::Column::Seq.is_in(seqs.iter().copied()));
+    }
+    update
+        .exec(db)
+        .await
+        .step("releasing outbox rows")
+        .map(drop)
+}
+
+/// What waits in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromQueryResult)]
+pub struct Backlog {
+    /// Rows.
+    pub depth: i64,
+    /// Rows that nobody holds.
+    pub unclaimed: i64,
+    /// When the oldest row was written, microseconds.
+    pub oldest: Option<i64>,
+}
+
+/// Counts what waits.
+pub async fn backlog(db: &impl ConnectionTrait, now: i64) -> Result<Backlog, StoreError> {
+    let sql = "select count(*) as depth,
+                      count(case when claimed_until <= $1 then 1 end) as unclaimed,
+                      min(created_at) as oldest
+               from outbox";
+    let backlog = Backlog::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [now.into()],
+    ))
+    .one(db)
+    .await
+    .step("counting the outbox")?;
+    Ok(backlog.unwrap_or(Backlog {
+        depth: 0,
+        unclaimed: 0,
+        oldest: None,
+    }))
+}
+
+/// Tells the relays of other replicas that rows wait which the writer does not publish itself.
+pub async fn notify(db: &impl ConnectionTrait) -> Result<(), StoreError> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    db.execute_unprepared(&format!("notify {CHANNEL}"))
+        .await
+        .step("notifying")
+        .map(drop)
+}
+
+/// The channel of [`notify`].
+pub const CHANNEL: &str = "membership_events_outbox";

@@ -1,0 +1,232 @@
+//! One unit of work: a transaction that changes rows, decides again about the members concerned,
+//! writes the outbox, and after the commit hands on what has to happen next.
+//!
+//! Nothing leaves the process before the commit; what was committed and not yet published is in
+//! the outbox. Deliberately not here: what a change means (see [`crate::writes`] and
+//! [`crate::billing_intake`]) and how to decide ([`crate::decide`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+
+use access_domain::ids::{GymId, MemberId};
+use jiff::Timestamp;
+use sea_orm::DatabaseTransaction;
+use service_runtime::clock::Clock;
+
+use crate::decide::{self, CauseOf, Decision};
+use crate::error::Error;
+use crate::outbox::Relay;
+use crate::store::entity::outbox::Model as OutboxRow;
+use crate::store::{self, Step, Store, micros};
+use crate::timers::Wake;
+
+/// How often a transaction that lost against another one is done again.
+const ATTEMPTS: u32 = 5;
+
+/// What every unit of work needs. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Decisions {
+    store: Store,
+    relay: Relay,
+    wake: Wake,
+    clock: Arc<dyn Clock>,
+}
+
+impl Decisions {
+    /// Put together by `lib.rs`.
+    pub fn new(store: Store, relay: Relay, wake: Wake, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            relay,
+            wake,
+            clock,
+        }
+    }
+
+    /// The tables.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Begins a unit of work. Dropping it undoes it.
+    pub async fn begin(&self, cause: CauseOf) -> Result<Unit<'_>, Error> {
+        Ok(Unit {
+            decisions: self,
+            txn: self.store.begin().await?,
+            cause,
+            mine: Vec::new(),
+            leaves_rows: false,
+            sets_timer: false,
+            changed: 0,
+            versions: BTreeMap::new(),
+        })
+    }
+
+    /// Does `work` again when its transaction lost against another one.
+    pub async fn retrying<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut attempt = 1;
+        loop {
+            match work().await {
+                Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+}
+
+/// An open unit of work.
+#[derive(Debug)]
+pub struct Unit<'a> {
+    decisions: &'a Decisions,
+    txn: DatabaseTransaction,
+    cause: CauseOf,
+    mine: Vec<OutboxRow>,
+    leaves_rows: bool,
+    sets_timer: bool,
+    changed: usize,
+    versions: BTreeMap<MemberId, i64>,
+}
+
+impl Unit<'_> {
+    /// The transaction, for reading and writing rows.
+    pub fn db(&self) -> &DatabaseTransaction {
+        &self.txn
+    }
+
+    /// The present instant.
+    pub fn now(&self) -> Timestamp {
+        self.decisions.clock.now()
+    }
+
+    /// How many members got a new version.
+    pub fn changed(&self) -> usize {
+        self.changed
+    }
+
+    /// Locks these members, decides again about each, and keeps and sends on what changed.
+    ///
+    /// Rows that the decisions depend on must have been written before.
+    pub async fn decide(&mut self, gym: &GymId, members: &BTreeSet<MemberId>) -> Result<(), Error> {
+        let decisions = decide::decide(&self.txn, gym, members, || self.now(), &self.cause).await?;
+        self.keep(gym, decisions).await
+    }
+
+    /// Makes the last version of a member, after which none follows.
+    pub async fn erase(&mut self, gym: &GymId, member: &MemberId, held: i64) -> Result<(), Error> {
+        store::members::erase(&self.txn, gym, member).await?;
+        let decision = decide::tombstone(gym, member, held, self.now(), &self.cause);
+        self.keep(gym, vec![decision]).await
+    }
+
+    /// Sends the held state of these members again, under its version.
+    pub async fn republish(
+        &mut self,
+        gym: &GymId,
+        members: &BTreeSet<MemberId>,
+    ) -> Result<usize, Error> {
+        let states = decide::held(&self.txn, gym, members).await?;
+        let sent = states.len();
+        let occurred_at = self.now();
+        self.send(gym, states, occurred_at).await?;
+        Ok(sent)
+    }
+
+    async fn keep(&mut self, gym: &GymId, decisions: Vec<Decision>) -> Result<(), Error> {
+        let mut changed = Vec::new();
+        let mut occurred_at = self.now();
+        for decision in decisions {
+            self.versions
+                .insert(decision.member.clone(), decision.version());
+            let Some(change) = decision.change else {
+                continue;
+            };
+            let json = serde_json::to_string(&change.state).map_err(Error::Json)?;
+            store::members::put_decision(
+                &self.txn,
+                gym,
+                &decision.member,
+                change.state.version,
+                json.clone(),
+                change.changes_at,
+            )
+            .await?;
+            self.sets_timer |= change.changes_at.is_some();
+            occurred_at = change.occurred_at;
+            changed.push((decision.member, change.state.version, json));
+        }
+        self.changed += changed.len();
+        self.send(gym, changed, occurred_at).await
+    }
+
+    /// Writes outbox rows. They are this process's to publish, unless older ones of the same
+    /// member are still on their way: then whichever relay finds them the oldest does it.
+    async fn send(
+        &mut self,
+        gym: &GymId,
+        states: Vec<(MemberId, i64, String)>,
+        occurred_at: Timestamp,
+    ) -> Result<(), Error> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        let relay = &self.decisions.relay;
+        let members = states.iter().map(|(member, ..)| member.clone()).collect();
+        let waiting: BTreeSet<String> = store::outbox::list_waiting(&self.txn, gym, &members)
+            .await?
+            .into_iter()
+            .filter(|(seq, _)| !relay.is_acked(*seq))
+            .map(|(_, member)| member)
+            .collect();
+        let created_at = micros(self.now());
+        let claimed_until = relay.claim_until();
+        let traceparent = self.cause.traceparent();
+        let rows = states
+            .into_iter()
+            .map(|(member, version, payload)| store::outbox::NewRow {
+                gym_id: gym.as_str().to_owned(),
+                claimed_until: if waiting.contains(member.as_str()) {
+                    0
+                } else {
+                    claimed_until
+                },
+                member_id: member.as_str().to_owned(),
+                version,
+                payload,
+                traceparent: traceparent.clone(),
+                occurred_at: micros(occurred_at),
+                created_at,
+            })
+            .collect();
+        let written = store::outbox::insert(&self.txn, rows).await?;
+        let (mine, others): (Vec<_>, Vec<_>) =
+            written.into_iter().partition(|row| row.claimed_until > 0);
+        if !others.is_empty() && !self.leaves_rows {
+            self.leaves_rows = true;
+            store::outbox::notify(&self.txn).await?;
+        }
+        self.mine.extend(mine);
+        Ok(())
+    }
+
+    /// Commits, starts publishing, and answers the versions now held of all members decided about.
+    pub async fn commit(self) -> Result<BTreeMap<MemberId, i64>, Error> {
+        self.txn.commit().await.step("committing")?;
+        self.decisions.relay.submit(self.mine);
+        if self.leaves_rows {
+            self.decisions.relay.wake();
+        }
+        if self.sets_timer {
+            self.decisions.wake.wake();
+        }
+        Ok(self.versions)
+    }
+}
