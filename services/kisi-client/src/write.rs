@@ -1,6 +1,7 @@
 //! The port for changing Kisi.
 //!
-//! **Flow.** Each method is exactly one request, after waiting for its turn: by lane
+//! **Flow.** Each method is exactly one request (none for an empty patch, which Kisi would
+//! refuse), after waiting for its turn: by lane
 //! (`Lane::Revoke.into()`), or with a [`crate::Turn`] that the caller took beforehand in order
 //! to check, at the last moment, that the change is still wanted (`turn.into()`).
 //! **Guarantees.** A write is never repeated after it may have been applied. A 429 was not

@@ -65,6 +65,9 @@ impl KisiWrite for HttpKisi {
         user_id: i64,
         user: &UserPatch,
     ) -> Result<(), KisiError> {
+        if *user == UserPatch::default() {
+            return Ok(());
+        }
         let body = json!({ "user": user });
         self.act(slot, patch("/users/{id}", user_id, body)).await
     }
@@ -198,6 +201,9 @@ impl KisiWrite for HttpKisi {
         }
         if let Some(key) = &changes.signature_key {
             body.insert("signature_key".to_owned(), json!(key.expose_secret()));
+        }
+        if body.is_empty() {
+            return Ok(());
         }
         let body = json!({ "integration": body });
         self.act(slot, patch("/integrations/{id}", integration_id, body))

@@ -99,9 +99,16 @@ async fn every_request_carries_the_credential_the_partner_headers_and_json() {
         .mount(&server)
         .await;
     let kisi = client(&server.uri());
-    let patch = UserPatch::default();
+    let patch = UserPatch {
+        access_enabled: Some(true),
+        ..UserPatch::default()
+    };
     let slot = || Lane::Grant.into();
     kisi.update_user(slot(), 1, &patch).await.expect("204");
+    // Kisi refuses an empty patch, so none is sent.
+    kisi.update_user(slot(), 1, &UserPatch::default())
+        .await
+        .expect("nothing to do");
     kisi.promote_login(slot(), 32).await.expect("204");
     let deleted = kisi.delete_role_assignment(slot(), 1).await.expect("204");
     assert_eq!(deleted, Deletion::Deleted);
