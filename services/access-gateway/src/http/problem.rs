@@ -52,8 +52,12 @@ impl From<FieldError> for ProblemField {
 }
 
 /// A refusal on its way out of a handler.
+/// Boxed, because every handler's result has room for one.
 #[derive(Debug)]
-pub struct HttpRefusal {
+pub struct HttpRefusal(Box<Refused>);
+
+#[derive(Debug)]
+struct Refused {
     problem: Problem,
     errors: Vec<FieldError>,
 }
@@ -61,10 +65,10 @@ pub struct HttpRefusal {
 impl HttpRefusal {
     /// A status of HTTP's own, such as 415.
     pub fn of_http(status: StatusCode, code: &str, detail: &str) -> Self {
-        Self {
+        Self(Box::new(Refused {
             problem: Problem::new(status, code, detail),
             errors: Vec::new(),
-        }
+        }))
     }
 }
 
@@ -76,25 +80,26 @@ impl From<Refusal> for HttpRefusal {
         if matches!(refusal, Refusal::NotCaughtUp) {
             problem.retry_after = Some(Duration::from_secs(2));
         }
-        Self {
+        Self(Box::new(Refused {
             problem,
             errors: refusal.fields(),
-        }
+        }))
     }
 }
 
 impl IntoResponse for HttpRefusal {
     fn into_response(self) -> Response {
+        let Refused { problem, errors } = *self.0;
         let body = ProblemBody {
-            kind: self.problem.kind.clone(),
-            title: self.problem.title.clone(),
-            status: self.problem.status,
-            code: self.problem.code.clone(),
-            detail: self.problem.detail.clone(),
-            errors: self.errors.into_iter().map(Into::into).collect(),
+            kind: problem.kind.clone(),
+            title: problem.title.clone(),
+            status: problem.status,
+            code: problem.code.clone(),
+            detail: problem.detail.clone(),
+            errors: errors.into_iter().map(Into::into).collect(),
         };
         // The headers (Retry-After, WWW-Authenticate) are the problem's own.
-        let mut response = self.problem.into_response();
+        let mut response = problem.into_response();
         *response.body_mut() = serde_json::to_vec(&body).unwrap_or_default().into();
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response

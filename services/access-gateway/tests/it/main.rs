@@ -1,0 +1,14 @@
+//! The gateway as a whole: a real NATS server, real HTTP and gRPC; the two services behind it are a
+//! scripted server, because their binaries are other crates'.
+
+mod bad_input;
+mod document;
+mod grpc;
+mod members;
+mod outages;
+mod resume;
+mod setup;
+mod status;
+mod tokens;
+mod upstream;
+mod world;
