@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
-use crate::consume::{Consumer, ConsumerConfig};
+use crate::consume::Consumer;
+use crate::consumer_config::ConsumerConfig;
 use crate::dead_letter::DeadLetters;
 use crate::metrics;
 use crate::preflight::{self, PreflightError};

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod connect;
 pub mod consume;
+mod consumer_config;
 pub mod dead_letter;
 pub mod delivery;
 mod dispatch;
@@ -15,9 +16,11 @@ pub mod projection;
 pub mod publish;
 pub mod topology;
 pub mod trace_context;
+mod worker;
 
 pub use connect::{Bus, BusError, NatsSettings};
-pub use consume::{Consumer, ConsumerConfig, Ordering, StartAt};
+pub use consume::Consumer;
+pub use consumer_config::{ConsumerConfig, Ordering, StartAt};
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadLetters};
 pub use delivery::Delivery;
 pub use disposition::Disposition;

@@ -4,16 +4,18 @@
 //! (storage, retention, a mode that undoes fsync) is an error that names stream and field, because
 //! a service on a stream of another kind would make promises it cannot keep.
 
+mod differences;
+mod error;
+
 use std::time::Duration;
 
-use async_nats::jetstream::context::{
-    Context, CreateStreamError, GetStreamErrorKind, UpdateStreamError,
-};
-use async_nats::jetstream::context::{CreateKeyValueErrorKind, GetStreamError};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{Context, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::kv;
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+
+use differences::{adopt, differences, field_names, mismatch};
+pub use error::TopologyError;
 
 /// Billing events of the payment providers, 30 days.
 pub const BILLING: &str = "BILLING";
@@ -35,84 +37,6 @@ pub const DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const KIB: i32 = 1024;
-
-/// Why the topology is not as it must be.
-#[derive(Debug, thiserror::Error)]
-pub enum TopologyError {
-    /// A stream differs in something that cannot be changed, or not to what is wanted.
-    #[error("stream {stream}: {field} is {found} and must be {wanted}")]
-    Mismatch {
-        /// The stream's name.
-        stream: String,
-        /// The fields that differ.
-        field: String,
-        /// As they are.
-        found: String,
-        /// As they must be.
-        wanted: String,
-    },
-    /// The stream cannot be looked up.
-    #[error("stream {stream} cannot be looked up")]
-    Lookup {
-        /// The stream's name.
-        stream: String,
-        /// The server's answer.
-        #[source]
-        source: GetStreamError,
-    },
-    /// The stream cannot be created.
-    #[error("stream {stream} cannot be created with {replicas} replica(s)")]
-    Create {
-        /// The stream's name.
-        stream: String,
-        /// `NATS_REPLICAS`.
-        replicas: usize,
-        /// The server's answer.
-        #[source]
-        source: CreateStreamError,
-    },
-    /// The stream cannot be changed.
-    #[error("stream {stream}: {field} cannot be changed")]
-    Update {
-        /// The stream's name.
-        stream: String,
-        /// The fields that differ.
-        field: String,
-        /// The server's answer.
-        #[source]
-        source: UpdateStreamError,
-    },
-    /// The bucket cannot be created.
-    #[error("bucket {CATCHUP} cannot be created")]
-    Bucket(#[source] async_nats::jetstream::context::CreateKeyValueError),
-}
-
-impl TopologyError {
-    /// True when the server was not there to ask: worth trying again.
-    pub fn is_transient(&self) -> bool {
-        use async_nats::jetstream::context::{CreateStreamErrorKind, UpdateStreamErrorKind};
-        match self {
-            Self::Mismatch { .. } => false,
-            Self::Lookup { source, .. } => {
-                matches!(source.kind(), GetStreamErrorKind::Request)
-            }
-            Self::Create { source, .. } => matches!(
-                source.kind(),
-                CreateStreamErrorKind::TimedOut
-                    | CreateStreamErrorKind::Response
-                    | CreateStreamErrorKind::JetStreamUnavailable
-            ),
-            Self::Update { source, .. } => matches!(
-                source.kind(),
-                UpdateStreamErrorKind::TimedOut | UpdateStreamErrorKind::Response
-            ),
-            Self::Bucket(error) => matches!(
-                error.kind(),
-                CreateKeyValueErrorKind::TimedOut | CreateKeyValueErrorKind::JetStream
-            ),
-        }
-    }
-}
 
 /// The streams as they must be, with `replicas` copies of each message.
 pub fn streams(replicas: usize) -> Vec<Config> {
@@ -225,103 +149,7 @@ async fn declare_bucket(js: &Context, replicas: usize) -> Result<(), TopologyErr
     .map_err(TopologyError::Bucket)
 }
 
-struct Difference {
-    field: &'static str,
-    found: String,
-    wanted: String,
-    /// Cannot be changed on a stream that exists.
-    fixed: bool,
-}
-
-fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
-    let mut all = Vec::new();
-    let mut compare = |field, found: String, wanted: String, fixed| {
-        if found != wanted {
-            all.push(Difference {
-                field,
-                found,
-                wanted,
-                fixed,
-            });
-        }
-    };
-    let sorted = |subjects: &[String]| {
-        let mut subjects = subjects.to_vec();
-        subjects.sort();
-        format!("{subjects:?}")
-    };
-    macro_rules! each {
-        ($($field:ident: $fixed:literal),* $(,)?) => {
-            $(compare(stringify!($field), format!("{:?}", found.$field), format!("{:?}", wanted.$field), $fixed);)*
-        };
-    }
-    each! {
-        storage: true,
-        retention: true,
-        sealed: true,
-        num_replicas: false,
-        max_age: false,
-        max_messages: false,
-        max_bytes: false,
-        max_messages_per_subject: false,
-        max_message_size: false,
-        discard: false,
-        duplicate_window: false,
-    }
-    compare(
-        "subjects",
-        sorted(&found.subjects),
-        sorted(&wanted.subjects),
-        false,
-    );
-    // It acknowledges before the write, whatever the server's sync_interval says.
-    let acks_early = found.persist_mode == Some(PersistenceMode::Async);
-    compare("persist_mode", mode(acks_early), mode(false), true);
-    all
-}
-
-fn mode(acks_early: bool) -> String {
-    if acks_early { "async" } else { "default" }.to_owned()
-}
-
-/// What is there, with our fields put right: what others set beside them stays.
-fn adopt(found: Config, wanted: &Config) -> Config {
-    Config {
-        subjects: wanted.subjects.clone(),
-        num_replicas: wanted.num_replicas,
-        max_age: wanted.max_age,
-        max_messages: wanted.max_messages,
-        max_bytes: wanted.max_bytes,
-        max_messages_per_subject: wanted.max_messages_per_subject,
-        max_message_size: wanted.max_message_size,
-        discard: wanted.discard,
-        duplicate_window: wanted.duplicate_window,
-        allow_direct: found.allow_direct || wanted.allow_direct,
-        ..found
-    }
-}
-
-fn mismatch(stream: &str, fields: &[Difference]) -> TopologyError {
-    let joined =
-        |part: fn(&Difference) -> &str| fields.iter().map(part).collect::<Vec<_>>().join(", ");
-    TopologyError::Mismatch {
-        stream: stream.to_owned(),
-        field: joined(|d| d.field),
-        found: joined(|d| &d.found),
-        wanted: joined(|d| &d.wanted),
-    }
-}
-
-fn field_names(fields: &[Difference]) -> String {
-    fields
-        .iter()
-        .map(|d| d.field)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
 fn is_not_found(error: &GetStreamError) -> bool {
-    use async_nats::jetstream::ErrorCode;
     matches!(error.kind(), GetStreamErrorKind::JetStream(inner)
         if inner.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 /// Where the JWKS is.
@@ -81,6 +81,9 @@ fn parse(text: &[u8]) -> Result<Vec<Key>, KeySetError> {
 }
 
 fn usable(jwk: &Jwk) -> Option<Key> {
+    if jwk.common.public_key_use == Some(PublicKeyUse::Encryption) {
+        return None;
+    }
     let algorithm = match &jwk.algorithm {
         // The library slices an Ed25519 key without looking at its length.
         AlgorithmParameters::OctetKeyPair(pair)
