@@ -154,8 +154,7 @@ impl Engine {
                     .snapshot
                     .situation(&wanted, &others, &attempt.refused, epoch, now);
             let Some(step) = situation.next_step() else {
-                attempt.outcome.held =
-                    situation.held && situation.unwanted().next().is_some();
+                attempt.outcome.held = situation.held && situation.unwanted().next().is_some();
                 let plans = attempt.snapshot.member.plans()?;
                 if wanted.is_empty() && !plans.is_empty() && attempt.outcome.failure.is_none() {
                     attempt.outcome.failure = Some("no_association");
@@ -224,7 +223,8 @@ impl Engine {
         } else {
             "explained"
         };
-        let is_loss = attempt.outcome.granted == 0;
+        // A replacement is no loss, and a change that a person confirmed is not counted.
+        let is_loss = attempt.outcome.granted == 0 && !attempt.snapshot.member.approved;
         let member = attempt.snapshot.member.member_id.clone();
         if is_loss && !self.brake.lets_go(&member, class, self.shared.now()) {
             return self.hold(attempt, class).await;
@@ -248,8 +248,7 @@ impl Engine {
             attempt.remove_row(row);
             return Ok(());
         };
-        let holders =
-            applied_grants::holders(&self.shared.db, organization, assignment).await?;
+        let holders = applied_grants::holders(&self.shared.db, organization, assignment).await?;
         if holders <= 1 {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
@@ -397,7 +396,10 @@ impl Engine {
             Err(error) => return Err(Trouble::of(error)),
         }
         attempt.outcome.requests += 1;
-        let read = self.kisi.find_role_assignment(Lane::Grant, assignment).await;
+        let read = self
+            .kisi
+            .find_role_assignment(Lane::Grant, assignment)
+            .await;
         match read.map_err(Trouble::of)? {
             None => {
                 attempt.remove_row(row);
@@ -410,11 +412,17 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let new = self.insert(attempt, group, window, user, INTENDED, None).await?;
+        let new = self
+            .insert(attempt, group, window, user, INTENDED, None)
+            .await?;
         let turn = self.turn(attempt, Lane::Grant).await?;
         attempt.sends(self.shared.now());
         let request = NewGroupAssignment::basic(group, user, kisi_window(window));
-        match self.kisi.create_role_assignment(turn.into(), &request).await {
+        match self
+            .kisi
+            .create_role_assignment(turn.into(), &request)
+            .await
+        {
             Ok(made) => {
                 attempt.complete(new, &made, window);
                 attempt.outcome.windows += 1;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use access_domain::safety::{self, Class, Counts, Limits, Verdict};
 use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter};
 
 use crate::config::BrakeSettings;
@@ -16,63 +17,25 @@ const HOUR: i64 = 3_600 * 1_000_000;
 const DAY: i64 = 24 * HOUR;
 
 /// The lines, as settings give them.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub unexplained_min: u64,
-    pub unexplained_hour_percent: u64,
-    pub unexplained_day_percent: u64,
-    pub explained_min: u64,
-    pub explained_hour_percent: u64,
-    pub grants_min: u64,
-    pub grants_percent: u64,
-}
-
-impl From<&BrakeSettings> for Limits {
-    fn from(settings: &BrakeSettings) -> Self {
-        Self {
-            unexplained_min: settings.brake_unexplained_min.into(),
-            unexplained_hour_percent: settings.brake_unexplained_hour_percent.into(),
-            unexplained_day_percent: settings.brake_unexplained_day_percent.into(),
-            explained_min: settings.brake_explained_min.into(),
-            explained_hour_percent: settings.brake_explained_hour_percent.into(),
-            grants_min: settings.brake_grants_min.into(),
-            grants_percent: settings.brake_grants_percent.into(),
-        }
-    }
-}
-
-impl Limits {
-    /// Most members of one class who may lose access within an hour.
-    pub fn hour(&self, class: &str, grants: u64) -> u64 {
-        match class {
-            "explained" => self
-                .explained_min
-                .max(grants * self.explained_hour_percent / 100),
-            _ => self
-                .unexplained_min
-                .max(grants * self.unexplained_hour_percent / 100),
-        }
-    }
-
-    /// Most members without an explanation who may lose access within a day.
-    pub fn day(&self, grants: u64) -> u64 {
-        self.unexplained_min
-            .max(grants * self.unexplained_day_percent / 100)
-    }
-
-    /// Most members whom a changed mapping may let in unconfirmed.
-    pub fn grants(&self, grants: u64) -> u64 {
-        self.grants_min.max(grants * self.grants_percent / 100)
+pub fn limits(settings: &BrakeSettings) -> Limits {
+    Limits {
+        unexplained_min: settings.brake_unexplained_min.into(),
+        unexplained_hour_percent: settings.brake_unexplained_hour_percent.into(),
+        unexplained_day_percent: settings.brake_unexplained_day_percent.into(),
+        explained_min: settings.brake_explained_min.into(),
+        explained_hour_percent: settings.brake_explained_hour_percent.into(),
+        grants_min: settings.brake_grants_min.into(),
+        grants_percent: settings.brake_grants_percent.into(),
     }
 }
 
 /// One gym's counts.
 pub struct Brake {
     limits: Limits,
-    counts: Mutex<Counts>,
+    counts: Mutex<Losses>,
 }
 
-struct Counts {
+struct Losses {
     /// Member and class to the instant of the last loss.
     lost: BTreeMap<(String, &'static str), i64>,
     grants: u64,
@@ -97,7 +60,7 @@ impl Brake {
             .collect();
         let brake = Self {
             limits,
-            counts: Mutex::new(Counts { lost, grants: 0 }),
+            counts: Mutex::new(Losses { lost, grants: 0 }),
         };
         brake.recount(db, gym).await?;
         Ok(brake)
@@ -120,27 +83,44 @@ impl Brake {
         self.room(&[member.to_owned()], class, now)
     }
 
-    /// Whether all of these may lose access together.
+    /// Whether all of these may lose access together. A member counts once in an hour.
     pub fn room(&self, members: &[String], class: &'static str, now: i64) -> bool {
         let counts = self.lock();
-        // Those who went in the last hour still count into what the gym had.
-        let within = |span: i64| {
-            let recent = counts
-                .lost
-                .iter()
-                .filter(|((_, known), at)| *known == class && **at > now - span);
-            let new = members.iter().filter(|member| {
+        let recent = |class: &'static str, span: i64| {
+            let at_all = counts.lost.iter();
+            let recent = at_all.filter(|((_, known), at)| *known == class && **at > now - span);
+            recent.count() as u64
+        };
+        let more = members
+            .iter()
+            .filter(|member| {
                 !counts
                     .lost
                     .get(&((*member).clone(), class))
-                    .is_some_and(|at| *at > now - span)
-            });
-            (recent.count() + new.count()) as u64
+                    .is_some_and(|at| *at > now - HOUR)
+            })
+            .count() as u64;
+        let seen = Counts {
+            // Those who went in the last hour still count into what the gym had.
+            grants: counts.grants + recent("explained", HOUR) + recent("unexplained", HOUR),
+            unexplained_hour: recent("unexplained", HOUR),
+            unexplained_day: recent("unexplained", DAY),
+            explained_hour: recent("explained", HOUR),
         };
-        let hour = within(HOUR);
-        let had = counts.grants + hour;
-        let hour_holds = hour <= self.limits.hour(class, had);
-        hour_holds && (class == "explained" || within(DAY) <= self.limits.day(had))
+        let class = match class {
+            "explained" => Class::Explained,
+            _ => Class::Unexplained,
+        };
+        safety::check(class, more, &seen, &self.limits) == Verdict::Go
+    }
+
+    /// Whether a changed mapping may let in so many unconfirmed.
+    pub fn may_let_in(&self, members: u64) -> bool {
+        let seen = Counts {
+            grants: self.lock().grants,
+            ..Counts::default()
+        };
+        safety::check(Class::Grants, members, &seen, &self.limits) == Verdict::Go
     }
 
     /// One member has lost access.
@@ -151,12 +131,7 @@ impl Brake {
         counts.grants = counts.grants.saturating_sub(1);
     }
 
-    /// The lines.
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Losses> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -175,16 +150,8 @@ mod tests {
 
     fn brake(grants: u64) -> Brake {
         Brake {
-            limits: Limits {
-                unexplained_min: 10,
-                unexplained_hour_percent: 5,
-                unexplained_day_percent: 15,
-                explained_min: 100,
-                explained_hour_percent: 30,
-                grants_min: 50,
-                grants_percent: 25,
-            },
-            counts: Mutex::new(Counts {
+            limits: Limits::default(),
+            counts: Mutex::new(Losses {
                 lost: BTreeMap::new(),
                 grants,
             }),

@@ -4,6 +4,7 @@
 //! granted stand as `intended`. The same transaction answers a version that was overtaken before
 //! it could be settled, so that every version is answered.
 
+use access_domain::ids::GymId;
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
 use sea_orm::{
@@ -40,9 +41,8 @@ impl Desired {
         message: &MembershipStatusChanged,
         traceparent: Option<String>,
     ) -> Result<Self, &'static str> {
-        let instant = |at: &Option<pbjson_types::Timestamp>| {
-            at.as_ref().and_then(wire::instant).map(micros)
-        };
+        let instant =
+            |at: &Option<pbjson_types::Timestamp>| at.as_ref().and_then(wire::instant).map(micros);
         if !is_id(&message.gym_id) {
             return Err("gym_id");
         }
@@ -79,12 +79,9 @@ impl Desired {
     }
 }
 
-/// An opaque id: `[A-Za-z0-9_-]{1,64}`.
+/// An opaque id of Gymflow's.
 pub fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    GymId::parse(text).is_ok()
 }
 
 /// What became of it.
@@ -111,7 +108,10 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         return Ok(Stored::Stale);
     }
     let integration = integrations::find(&txn, &desired.gym).await?;
-    let rows = applied_grants::of_member(&txn, &desired.gym, &desired.member).await?;
+    let organization = integration
+        .as_ref()
+        .map_or(0, integrations::Model::organization);
+    let rows = applied_grants::of_member(&txn, organization, &desired.gym, &desired.member).await?;
     answer_overtaken(&txn, &mut member, &rows, now).await?;
     take_over(&mut member, desired, now);
 
@@ -243,7 +243,9 @@ async fn save<C: ConnectionTrait>(
     if known {
         members::Entity::update(row).exec(txn).await?;
     } else {
-        members::Entity::insert(row).exec_without_returning(txn).await?;
+        members::Entity::insert(row)
+            .exec_without_returning(txn)
+            .await?;
     }
     Ok(member)
 }

@@ -5,9 +5,7 @@
 use std::collections::BTreeMap;
 
 use contracts::membership::v1::membership_service_client::MembershipServiceClient;
-use contracts::membership::v1::{
-    GetMemberRequest, ListMemberVersionsRequest, RepublishGymRequest,
-};
+use contracts::membership::v1::{GetMemberRequest, ListMemberVersionsRequest, RepublishGymRequest};
 use service_runtime::grpc::ServiceChannel;
 use tonic::{Code, Status};
 

@@ -122,10 +122,7 @@ pub async fn mark<C: ConnectionTrait>(
 }
 
 /// The gym's plans, newest first. Showing a held one seals it.
-pub async fn show<C: ConnectionTrait>(
-    db: &C,
-    gym: &str,
-) -> Result<Vec<held_plans::Model>, DbErr> {
+pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plans::Model>, DbErr> {
     let seal = held_plans::ActiveModel {
         sealed: ActiveValue::Set(true),
         ..Default::default()

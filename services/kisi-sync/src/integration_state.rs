@@ -8,8 +8,8 @@ use sea_orm::{
 };
 
 use crate::record;
-use crate::store::integrations::{self, Attention};
 use crate::store::instant;
+use crate::store::integrations::{self, Attention};
 
 /// Reads the row, changes it by `edit`, and, where that changed anything, writes it with the next
 /// version and tells. Answers the row as it is then; None when there is no integration.
@@ -33,7 +33,12 @@ pub async fn change<C: ConnectionTrait>(
     }
     after.version = before.version + 1;
     after.changed_at = now;
-    after.clone().into_active_model().reset_all().update(txn).await?;
+    after
+        .clone()
+        .into_active_model()
+        .reset_all()
+        .update(txn)
+        .await?;
     record::put(txn, "integration", &changed(&after)?, None, now).await?;
     Ok(Some(after))
 }
@@ -97,7 +102,9 @@ pub fn changed(row: &integrations::Model) -> Result<wire_types::IntegrationChang
         groups: groups(row)?,
         policies: Some(policies(row)),
         changed_at: Some(wire::timestamp(instant(row.changed_at))),
-        last_reconciled_at: row.last_reconciled_at.map(|at| wire::timestamp(instant(at))),
+        last_reconciled_at: row
+            .last_reconciled_at
+            .map(|at| wire::timestamp(instant(at))),
     })
 }
 

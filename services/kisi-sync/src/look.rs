@@ -6,9 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use kisi_client::model::{
-    AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment,
-};
+use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
 
 use crate::apply::{Attempt, Engine, found_window};
@@ -45,10 +43,7 @@ impl Engine {
             .into_iter()
             .filter(|right| right.assignee_id == user)
             .collect();
-        if rights
-            .iter()
-            .any(|right| is_staff(right.applies_to_type))
-        {
+        if rights.iter().any(|right| is_staff(right.applies_to_type)) {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, &rights);
@@ -121,8 +116,8 @@ impl Engine {
             let shared =
                 applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
             let basic = right.role_id == NewGroupAssignment::BASIC_ROLE;
-            let missing = wanted.contains_key(&group)
-                && !attempt.snapshot.open_groups().contains(&group);
+            let missing =
+                wanted.contains_key(&group) && !attempt.snapshot.open_groups().contains(&group);
             if missing && basic && (shared || adopts) {
                 // Another gym's row is shared, never taken over; a hand-made one is adopted.
                 let window = found_window(right);

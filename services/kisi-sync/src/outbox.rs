@@ -90,7 +90,10 @@ async fn relay_batch(shared: &Shared, publisher: &Publisher) -> Result<usize, Re
     let mut acks = Vec::new();
     for row in &rows {
         let Some((subject, envelope)) = address(row) else {
-            tracing::error!(outbox.id = row.id, "An outbox row cannot be read and is dropped");
+            tracing::error!(
+                outbox.id = row.id,
+                "An outbox row cannot be read and is dropped"
+            );
             continue;
         };
         let body: serde_json::Value = serde_json::from_str(&row.body).unwrap_or_default();

@@ -54,12 +54,18 @@ impl LeaseProof {
     }
 
     fn left(&self) -> Duration {
-        let until = *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = *self
+            .valid_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         until.saturating_duration_since(Instant::now())
     }
 
     fn extend(&self, until: Instant) {
-        *self.valid_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        *self
+            .valid_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = until;
     }
 }
 
@@ -103,7 +109,10 @@ impl Leases {
         if let Some(proof) = self.take(key).await? {
             return Ok(Owner::Here(proof));
         }
-        match leases::Entity::find_by_id(key.to_owned()).one(&self.db).await? {
+        match leases::Entity::find_by_id(key.to_owned())
+            .one(&self.db)
+            .await?
+        {
             Some(row) if !row.address.is_empty() => Ok(Owner::There(row.address)),
             _ => Err(DbErr::RecordNotFound(format!("leases {key}"))),
         }

@@ -23,7 +23,9 @@ pub enum Change {
     /// Who the person is at Kisi: user, ours, looked, opened by others, conflict.
     Person,
     /// The member lost a last right for a group.
-    Lost { class: &'static str },
+    Lost {
+        class: &'static str,
+    },
 }
 
 /// How a member was left, for the answer.
@@ -53,7 +55,10 @@ impl Outcome {
         let quiet = ["brake", "not_set_up", "no_association"];
         if self.erased {
             "erased"
-        } else if self.failure.is_some_and(|failure| !quiet.contains(&failure)) {
+        } else if self
+            .failure
+            .is_some_and(|failure| !quiet.contains(&failure))
+        {
             "failed"
         } else if self.held {
             "held"
@@ -109,7 +114,9 @@ pub async fn write<C: ConnectionTrait>(
                     class: ActiveValue::Set((*class).to_owned()),
                     lost_at: ActiveValue::Set(now),
                 };
-                losses::Entity::insert(loss).exec_without_returning(db).await?;
+                losses::Entity::insert(loss)
+                    .exec_without_returning(db)
+                    .await?;
             }
         }
     }
@@ -158,6 +165,7 @@ pub async fn settle(
     if newest {
         member.pending = ActiveValue::Set(outcome.stays_pending);
         member.retry_at = ActiveValue::Set(outcome.retry_at);
+        member.approved = ActiveValue::Set(outcome.stays_pending && held.approved);
         member.background = ActiveValue::Set(outcome.stays_pending && held.background);
         if outcome.erased {
             member.kisi_user_id = ActiveValue::Set(None);

@@ -207,7 +207,11 @@ mod tests {
         }
         let mut broken = sealed.clone();
         broken.bytes[30] ^= 1;
-        assert!(sealer.open(Purpose::MemberLogin, "g", "m", &broken).is_err());
+        assert!(
+            sealer
+                .open(Purpose::MemberLogin, "g", "m", &broken)
+                .is_err()
+        );
     }
 
     #[test]

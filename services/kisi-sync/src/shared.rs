@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::ownership::Leases;
+use crate::schedule::Passes;
 use crate::sealing::{Purpose, Sealed, Sealer, SealingError};
 use crate::store::integrations;
 use crate::worker::Workers;
@@ -26,9 +27,10 @@ pub struct Shared {
     pub directory: Directory,
     pub leases: Leases,
     pub workers: Workers,
+    pub passes: Passes,
     /// Rung after a commit that left rows in the outbox.
     pub outbox: Notify,
-    pub limits: crate::brake::Limits,
+    pub limits: access_domain::safety::Limits,
     pub reconcile_every: Duration,
     /// How long one request to Kisi may take, from its turn.
     pub request_timeout: Duration,

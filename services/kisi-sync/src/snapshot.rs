@@ -29,7 +29,7 @@ impl Snapshot {
         let Some(integration) = integrations::find(db, gym).await? else {
             return Ok(None);
         };
-        let rows = applied_grants::of_member(db, gym, member).await?;
+        let rows = applied_grants::of_member(db, integration.organization(), gym, member).await?;
         Ok(Some(Self {
             integration: Arc::new(integration),
             member: member_row,

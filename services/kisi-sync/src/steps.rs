@@ -84,11 +84,26 @@ pub enum Step {
     /// Write down that these are about to be granted.
     Intend(Vec<(i64, Window)>),
     /// A row that was never sent and is not wanted any more.
-    Forget { row: i64 },
-    Grant { row: i64, group: i64 },
-    ChangeWindow { row: i64, group: i64, window: Window },
-    RemoveDuplicate { row: i64, group: i64 },
-    Revoke { row: i64, group: i64 },
+    Forget {
+        row: i64,
+    },
+    Grant {
+        row: i64,
+        group: i64,
+    },
+    ChangeWindow {
+        row: i64,
+        group: i64,
+        window: Window,
+    },
+    RemoveDuplicate {
+        row: i64,
+        group: i64,
+    },
+    Revoke {
+        row: i64,
+        group: i64,
+    },
 }
 
 /// What a decision is made from.
@@ -364,7 +379,11 @@ mod tests {
         let end = NOW + 60 * SECOND;
         let both = wanted(&[plan("a", Some(end)), plan("b", None)], &associations, NOW);
         assert_eq!(both[&5], Window::default());
-        let one = wanted(&[plan("a", Some(end + 5)), plan("c", None)], &associations, NOW);
+        let one = wanted(
+            &[plan("a", Some(end + 5)), plan("c", None)],
+            &associations,
+            NOW,
+        );
         assert_eq!(one[&5].until, Some(end));
         assert!(wanted(&[plan("a", Some(NOW))], &associations, NOW).is_empty());
     }

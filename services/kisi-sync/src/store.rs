@@ -26,7 +26,11 @@ pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
     let mut url = url.expose_secret().to_owned();
     let sqlite = url.starts_with("sqlite:");
     if sqlite && !url.contains("mode=") && !url.contains(":memory:") {
-        url.push_str(if url.contains('?') { "&mode=rwc" } else { "?mode=rwc" });
+        url.push_str(if url.contains('?') {
+            "&mode=rwc"
+        } else {
+            "?mode=rwc"
+        });
     }
     let mut options = ConnectOptions::new(url);
     options

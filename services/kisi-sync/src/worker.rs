@@ -58,10 +58,17 @@ impl Job {
     /// From the intake.
     pub fn event(member: &str, snapshot: Snapshot) -> Self {
         let closes = snapshot.member.plans == "[]"
-            || snapshot.rows.iter().any(|row| row.state == applied_grants::STANDING);
+            || snapshot
+                .rows
+                .iter()
+                .any(|row| row.state == applied_grants::STANDING);
         Self {
             member: member.to_owned(),
-            urgency: if closes { Urgency::Revoke } else { Urgency::Grant },
+            urgency: if closes {
+                Urgency::Revoke
+            } else {
+                Urgency::Grant
+            },
             seed: Some(snapshot),
             reply: None,
         }
@@ -215,7 +222,11 @@ impl Queues {
     fn pop(&mut self, urgency: Urgency) -> Option<Job> {
         while let Some(member) = self.order[urgency as usize].pop_front() {
             // It may have moved to a more urgent queue.
-            if self.waiting.get(&member).is_some_and(|job| job.urgency == urgency) {
+            if self
+                .waiting
+                .get(&member)
+                .is_some_and(|job| job.urgency == urgency)
+            {
                 return self.waiting.remove(&member);
             }
         }

@@ -41,13 +41,16 @@ pub const UNKNOWN: &str = "unknown";
 /// Kisi has it.
 pub const STANDING: &str = "standing";
 
-/// All rows of one member.
+/// One member's rows in the organization that the gym's key belongs to. Rows of a former one are
+/// not that key's to touch.
 pub async fn of_member<C: ConnectionTrait>(
     db: &C,
+    organization: i64,
     gym: &str,
     member: &str,
 ) -> Result<Vec<Model>, DbErr> {
     Entity::find()
+        .filter(Column::OrganizationId.eq(organization))
         .filter(Column::GymId.eq(gym))
         .filter(Column::MemberId.eq(member))
         .order_by_asc(Column::Id)
@@ -55,24 +58,16 @@ pub async fn of_member<C: ConnectionTrait>(
         .await
 }
 
-/// All rows of one gym.
-pub async fn of_gym<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
-        .filter(Column::GymId.eq(gym))
-        .order_by_asc(Column::Id)
-        .all(db)
-        .await
-}
-
-/// All rows of the organization, of every gym in it, for these groups.
-pub async fn of_organization<C: ConnectionTrait>(
+/// All of one gym's rows in an organization.
+pub async fn of_gym<C: ConnectionTrait>(
     db: &C,
     organization: i64,
-    groups: &[i64],
+    gym: &str,
 ) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::OrganizationId.eq(organization))
-        .filter(Column::GroupId.is_in(groups.iter().copied()))
+        .filter(Column::GymId.eq(gym))
+        .order_by_asc(Column::Id)
         .all(db)
         .await
 }

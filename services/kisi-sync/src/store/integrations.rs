@@ -99,6 +99,11 @@ impl Model {
             .map_err(|_| super::senseless("integrations", "groups", &self.gym_id))
     }
 
+    /// The organization of the key; 0 before one is known, which no row has.
+    pub fn organization(&self) -> i64 {
+        self.organization_id.unwrap_or_default()
+    }
+
     /// Kisi may be written to for this gym.
     pub fn is_live(&self) -> bool {
         self.enabled && self.activated && self.key_status == "ok"

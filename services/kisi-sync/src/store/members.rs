@@ -33,6 +33,8 @@ pub struct Model {
     pub pending: bool,
     /// The work came from a sync or a changed mapping, not from an event: it goes last.
     pub background: bool,
+    /// A person confirmed this change: the brake does not count it.
+    pub approved: bool,
     /// Not to be tried before this.
     pub retry_at: Option<i64>,
     /// The newest version that was answered with an outcome.
@@ -88,6 +90,7 @@ impl Model {
             traceparent: None,
             pending: false,
             background: false,
+            approved: false,
             retry_at: None,
             answered_version: 0,
             applied_seq: 0,
@@ -187,9 +190,18 @@ pub async fn mark_pending<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     members: &[String],
+    approved: bool,
     now: i64,
 ) -> Result<(), DbErr> {
     for part in members.chunks(500) {
+        if approved {
+            Entity::update_many()
+                .col_expr(Column::Approved, Expr::value(true))
+                .filter(Column::GymId.eq(gym))
+                .filter(Column::MemberId.is_in(part.iter().cloned()))
+                .exec(db)
+                .await?;
+        }
         Entity::update_many()
             .col_expr(Column::Pending, Expr::value(true))
             .col_expr(Column::Background, Expr::value(true))

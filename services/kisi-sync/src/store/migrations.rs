@@ -129,6 +129,7 @@ fn members() -> TableCreateStatement {
         .col(string_null("traceparent"))
         .col(boolean("pending"))
         .col(boolean("background"))
+        .col(boolean("approved"))
         .col(big_integer_null("retry_at"))
         .col(big_integer("answered_version"))
         .col(big_integer("applied_seq"))

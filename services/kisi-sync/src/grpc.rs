@@ -1,0 +1,409 @@
+//! `gymflow.kisi.v1.KisiSyncService`: parses, finds the replica that owns the gym, calls.
+//!
+//! What only reads the tables is answered by any replica. What speaks to Kisi, or changes what the
+//! gym's worker goes by, is passed on to the owner, once: a forwarded call that has no owner here
+//! either is refused, and its caller tries again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::access::v1 as access;
+use contracts::integration::v1 as api;
+use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
+use contracts::kisi::v1::kisi_sync_service_server::KisiSyncService;
+use contracts::kisi::v1::{PassKisiEventRequest, PassKisiEventResponse};
+use futures_util::Stream;
+use sea_orm::{ActiveValue, ColumnTrait, EntityTrait, QueryFilter};
+use service_runtime::grpc::{ServiceChannel, on_behalf_of, service_channel};
+use service_runtime::identity::ServiceToken;
+use service_runtime::identity::grpc::caller_of;
+use tonic::{Request, Response, Status};
+
+use crate::desired::is_id;
+use crate::ownership::Owner;
+use crate::setup::Setup;
+use crate::shared::Shared;
+use crate::store::{integrations, members};
+use crate::worker::{Job, Urgency};
+use crate::{refusal, unlock};
+
+const FORWARDED: &str = "x-gymflow-forwarded";
+/// A set-up call pages through Kisi at the pace of the key.
+const FORWARD_WITHIN: Duration = Duration::from_secs(60);
+const LATER: &str = "this comes with a later version";
+
+/// The service.
+pub struct KisiSync {
+    shared: Arc<Shared>,
+    setup: Setup,
+    token: ServiceToken,
+}
+
+impl KisiSync {
+    pub fn new(shared: Arc<Shared>, token: ServiceToken) -> Self {
+        let setup = Setup {
+            shared: Arc::clone(&shared),
+        };
+        Self {
+            shared,
+            setup,
+            token,
+        }
+    }
+
+    /// A client of the owner, when that is another replica.
+    async fn elsewhere<T>(
+        &self,
+        gym: &str,
+        request: &Request<T>,
+    ) -> Result<Option<KisiSyncServiceClient<ServiceChannel>>, Status> {
+        let row = integrations::find(&self.shared.db, gym)
+            .await
+            .map_err(refusal::store)?;
+        let Some(row) = row.filter(|row| row.enabled) else {
+            return Ok(None);
+        };
+        let owner = self
+            .shared
+            .leases
+            .owner(&row.lease_key)
+            .await
+            .map_err(|_| Status::unavailable("nobody works on this gym yet; try again"))?;
+        match owner {
+            Owner::Here(lease) => {
+                let ensured = self.shared.workers.ensure(&self.shared, gym, lease).await;
+                ensured.map_err(refusal::store)?;
+                Ok(None)
+            }
+            Owner::There(_) if request.metadata().contains_key(FORWARDED) => Err(
+                Status::unavailable("this gym changes hands just now; try again"),
+            ),
+            Owner::There(address) => {
+                let channel = service_channel(
+                    "ADVERTISE_ADDR",
+                    &address,
+                    FORWARD_WITHIN,
+                    self.token.clone(),
+                );
+                let channel = channel.map_err(|error| refusal::internal(&error))?;
+                Ok(Some(KisiSyncServiceClient::new(channel)))
+            }
+        }
+    }
+}
+
+fn forwarded<T, U: Clone>(request: &Request<T>, message: &U) -> Result<Request<U>, Status> {
+    let caller = caller_of(request)?;
+    let mut onward = on_behalf_of(&caller, message.clone());
+    let mark = tonic::metadata::MetadataValue::from_static("1");
+    onward.metadata_mut().insert(FORWARDED, mark);
+    Ok(onward)
+}
+
+fn require_gym(gym: &str) -> Result<(), Status> {
+    if is_id(gym) {
+        Ok(())
+    } else {
+        Err(refusal::invalid("gym_id", "it is no id"))
+    }
+}
+
+/// Checks the gym and passes the call on when another replica owns it.
+macro_rules! at_owner {
+    ($self:ident, $request:ident, $method:ident) => {{
+        require_gym(&$request.get_ref().gym_id)?;
+        let gym = $request.get_ref().gym_id.clone();
+        if let Some(mut owner) = $self.elsewhere(&gym, &$request).await? {
+            return owner
+                .$method(forwarded(&$request, $request.get_ref())?)
+                .await;
+        }
+        gym
+    }};
+}
+
+type SyncStream = Pin<Box<dyn Stream<Item = Result<api::Sync, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl KisiSyncService for KisiSync {
+    async fn get_integration(
+        &self,
+        request: Request<api::GymRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        require_gym(&request.get_ref().gym_id)?;
+        Ok(Response::new(
+            self.setup.show(&request.get_ref().gym_id).await?,
+        ))
+    }
+
+    async fn enable_integration(
+        &self,
+        request: Request<api::EnableIntegrationRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        require_gym(&request.get_ref().gym_id)?;
+        let message = request.into_inner();
+        let shown = self.setup.enable(&message.gym_id, &message.api_key).await?;
+        Ok(Response::new(shown))
+    }
+
+    async fn list_places(
+        &self,
+        request: Request<api::GymRequest>,
+    ) -> Result<Response<api::ListPlacesResponse>, Status> {
+        let gym = at_owner!(self, request, list_places);
+        Ok(Response::new(self.setup.places(&gym).await?))
+    }
+
+    async fn select_place(
+        &self,
+        request: Request<api::SelectPlaceRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        let gym = at_owner!(self, request, select_place);
+        let place = request.get_ref().place_id;
+        Ok(Response::new(self.setup.select_place(&gym, place).await?))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<api::GymRequest>,
+    ) -> Result<Response<api::ListGroupsResponse>, Status> {
+        let gym = at_owner!(self, request, list_groups);
+        Ok(Response::new(self.setup.groups(&gym).await?))
+    }
+
+    async fn preview_sync(
+        &self,
+        request: Request<api::PreviewSyncRequest>,
+    ) -> Result<Response<api::Preview>, Status> {
+        let gym = at_owner!(self, request, preview_sync);
+        let set = request.get_ref().associations.as_ref();
+        let set = set.map(|set| set.associations.as_slice());
+        Ok(Response::new(self.setup.preview(&gym, set).await?))
+    }
+
+    async fn set_associations(
+        &self,
+        request: Request<api::SetAssociationsRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        let gym = at_owner!(self, request, set_associations);
+        let message = request.into_inner();
+        let shown = self
+            .setup
+            .set_associations(&gym, &message.associations, message.digest)
+            .await?;
+        Ok(Response::new(shown))
+    }
+
+    async fn start_sync(
+        &self,
+        request: Request<api::StartSyncRequest>,
+    ) -> Result<Response<api::Sync>, Status> {
+        let gym = at_owner!(self, request, start_sync);
+        let digest = request.into_inner().digest;
+        Ok(Response::new(self.setup.start_sync(&gym, digest).await?))
+    }
+
+    async fn get_sync(
+        &self,
+        request: Request<api::GetSyncRequest>,
+    ) -> Result<Response<api::Sync>, Status> {
+        let message = request.into_inner();
+        require_gym(&message.gym_id)?;
+        let sync = self
+            .setup
+            .find_sync(&message.gym_id, &message.sync_id)
+            .await?;
+        Ok(Response::new(sync))
+    }
+
+    type WatchSyncStream = SyncStream;
+
+    async fn watch_sync(
+        &self,
+        request: Request<api::GetSyncRequest>,
+    ) -> Result<Response<SyncStream>, Status> {
+        let message = request.into_inner();
+        require_gym(&message.gym_id)?;
+        let setup = self.setup.clone();
+        let first = setup.find_sync(&message.gym_id, &message.sync_id).await?;
+        let stream = async_stream::stream! {
+            let mut last = first.clone();
+            yield Ok(first);
+            while matches!(last.state.as_str(), "queued" | "running") {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                match setup.find_sync(&message.gym_id, &message.sync_id).await {
+                    Ok(sync) if sync != last => {
+                        last = sync.clone();
+                        yield Ok(sync);
+                    }
+                    Ok(_) => {}
+                    Err(status) => {
+                        yield Err(status);
+                        return;
+                    }
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn sync_member(
+        &self,
+        request: Request<api::SyncMemberRequest>,
+    ) -> Result<Response<api::SyncMemberResponse>, Status> {
+        let gym = at_owner!(self, request, sync_member);
+        let member = request.into_inner().member_id;
+        if !is_id(&member) {
+            return Err(refusal::invalid("member_id", "it is no id"));
+        }
+        let row = self.setup.enabled(&gym).await?;
+        if !row.activated {
+            return Err(refusal::missing_step(
+                "the first sync has not been started (StartSync)",
+            ));
+        }
+        let known = members::find(&self.shared.db, &gym, &member)
+            .await
+            .map_err(refusal::store)?;
+        if known.is_none() {
+            return Err(Status::not_found("there is no such member"));
+        }
+        // Looked at as if for the first time: what others did meanwhile counts.
+        let set = members::ActiveModel {
+            pending: ActiveValue::Set(true),
+            retry_at: ActiveValue::Set(None),
+            looked: ActiveValue::Set(false),
+            opened_by_others: ActiveValue::Set("[]".to_owned()),
+            ..Default::default()
+        };
+        members::Entity::update_many()
+            .set(set)
+            .filter(members::Column::GymId.eq(&gym))
+            .filter(members::Column::MemberId.eq(&member))
+            .exec(&self.shared.db)
+            .await
+            .map_err(refusal::store)?;
+        let job = Job::look(&member, Urgency::Grant);
+        self.shared.workers.wake(&gym, job);
+        Ok(Response::new(api::SyncMemberResponse {
+            outcome: "queued".to_owned(),
+        }))
+    }
+
+    async fn list_held_plans(
+        &self,
+        request: Request<api::GymRequest>,
+    ) -> Result<Response<api::ListHeldPlansResponse>, Status> {
+        require_gym(&request.get_ref().gym_id)?;
+        let gym = request.into_inner().gym_id;
+        Ok(Response::new(self.setup.held_plans(&gym).await?))
+    }
+
+    async fn approve_plan(
+        &self,
+        request: Request<api::DecidePlanRequest>,
+    ) -> Result<Response<api::HeldPlan>, Status> {
+        at_owner!(self, request, approve_plan);
+        let actor = caller_of(&request)?.actor();
+        let decided = self.setup.decide(request.get_ref(), true, actor).await?;
+        Ok(Response::new(decided))
+    }
+
+    async fn discard_plan(
+        &self,
+        request: Request<api::DecidePlanRequest>,
+    ) -> Result<Response<api::HeldPlan>, Status> {
+        at_owner!(self, request, discard_plan);
+        let actor = caller_of(&request)?.actor();
+        let decided = self.setup.decide(request.get_ref(), false, actor).await?;
+        Ok(Response::new(decided))
+    }
+
+    async fn rotate_api_key(
+        &self,
+        request: Request<api::EnableIntegrationRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        let gym = at_owner!(self, request, rotate_api_key);
+        let key = request.into_inner().api_key;
+        Ok(Response::new(self.setup.rotate(&gym, &key).await?))
+    }
+
+    async fn set_policies(
+        &self,
+        request: Request<api::SetPoliciesRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        let gym = at_owner!(self, request, set_policies);
+        let policies = request.into_inner().policies;
+        Ok(Response::new(
+            self.setup.set_policies(&gym, policies).await?,
+        ))
+    }
+
+    async fn disable_integration(
+        &self,
+        request: Request<api::DisableIntegrationRequest>,
+    ) -> Result<Response<api::Integration>, Status> {
+        let gym = at_owner!(self, request, disable_integration);
+        let message = request.into_inner();
+        let shown = self
+            .setup
+            .disable(&gym, &message.access, message.digest)
+            .await?;
+        Ok(Response::new(shown))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<access::UnlockRequest>,
+    ) -> Result<Response<access::UnlockResponse>, Status> {
+        at_owner!(self, request, unlock);
+        if !is_id(&request.get_ref().member_id) {
+            return Err(refusal::invalid("member_id", "it is no id"));
+        }
+        let answer = unlock::unlock(&self.shared, request.get_ref()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn enrol_device(
+        &self,
+        _: Request<access::EnrolDeviceRequest>,
+    ) -> Result<Response<access::EnrolDeviceResponse>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+
+    async fn list_devices(
+        &self,
+        _: Request<access::GetAccessStatusRequest>,
+    ) -> Result<Response<access::ListDevicesResponse>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+
+    async fn make_primary(
+        &self,
+        _: Request<access::DeviceRequest>,
+    ) -> Result<Response<access::Device>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+
+    async fn reset_devices(
+        &self,
+        _: Request<access::GetAccessStatusRequest>,
+    ) -> Result<Response<access::ListDevicesResponse>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+
+    async fn get_timeline(
+        &self,
+        _: Request<access::GetTimelineRequest>,
+    ) -> Result<Response<access::GetTimelineResponse>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+
+    async fn pass_kisi_event(
+        &self,
+        _: Request<PassKisiEventRequest>,
+    ) -> Result<Response<PassKisiEventResponse>, Status> {
+        Err(Status::unimplemented(LATER))
+    }
+}

@@ -1,0 +1,43 @@
+//! PostgreSQL's NOTIFY as a hint to the gym's owner that another replica stored work for it. Only
+//! a hint: a lost one costs the second until the next scan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::Shared;
+use crate::worker::{Job, Urgency};
+
+/// The channel that [`crate::desired::store`] notifies.
+pub const CHANNEL: &str = "kisi_sync";
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Listens until `shutdown`; at once done on SQLite.
+pub async fn listen(shared: Arc<Shared>, url: SecretString, shutdown: CancellationToken) {
+    if !url.expose_secret().starts_with("postgres") {
+        return;
+    }
+    let heard = async {
+        loop {
+            if let Err(error) = hear(&shared, &url).await {
+                tracing::warn!(error = %error, "Hints of other replicas are not heard");
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    };
+    shutdown.run_until_cancelled(heard).await;
+}
+
+async fn hear(shared: &Shared, url: &SecretString) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect(url.expose_secret()).await?;
+    listener.listen(CHANNEL).await?;
+    loop {
+        let hint = listener.recv().await?;
+        if let Some((gym, member)) = hint.payload().split_once(' ') {
+            shared.workers.wake(gym, Job::look(member, Urgency::Revoke));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Looking at all of a gym's groups: what stands, how far it can be believed, and what of ours is
+//! really gone.
+//!
+//! A listing is believed when it is whole and does not lack more of ours than accidents explain;
+//! a row of ours that it lacks is fetched by its id before anybody calls it gone. Rows touched
+//! since the look began are left for the next pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use access_domain::grant::{Holder, ObservedGrant, ObservedGrants, Window};
+use access_domain::ids::{GroupId, MemberId};
+use kisi_client::model::{AssignmentFilter, RoleAssignment};
+use kisi_client::{HttpKisi, KisiError, KisiRead, Lane};
+
+use crate::store::applied_grants::{self, STANDING};
+use crate::store::{instant, members};
+
+/// What is there.
+#[derive(Debug, Default)]
+pub struct Observed {
+    pub grants: ObservedGrants,
+    /// Rows of ours that Kisi does not know any more.
+    pub gone: Vec<applied_grants::Model>,
+    /// Rows of ours with the window that Kisi has, where it is another.
+    pub moved: Vec<applied_grants::Model>,
+    /// Member to the groups that others opened, for the groups that were believed.
+    pub opened_by_others: BTreeMap<String, BTreeSet<i64>>,
+    /// Rights that others gave.
+    pub unmanaged: Vec<Unmanaged>,
+    pub groups_missing: Vec<i64>,
+    /// Groups whose listing is not believed.
+    pub distrusted: Vec<i64>,
+    pub requests: i64,
+}
+
+/// A right that others gave.
+#[derive(Debug, Clone)]
+pub struct Unmanaged {
+    pub assignment: i64,
+    pub group: i64,
+    pub user: Option<i64>,
+    pub member: Option<String>,
+}
+
+/// What the tables say, as of the beginning of the look.
+pub struct Known<'a> {
+    pub rows: &'a [applied_grants::Model],
+    pub members: &'a [members::Model],
+    /// Rows of other gyms in the same organization.
+    pub elsewhere: &'a BTreeSet<i64>,
+    pub now: i64,
+}
+
+/// Lists every group once.
+pub async fn observe(
+    kisi: &HttpKisi,
+    lane: Lane,
+    groups: &BTreeSet<i64>,
+    known: &Known<'_>,
+) -> Result<Observed, KisiError> {
+    let mut observed = Observed::default();
+    for group in groups {
+        look_at_group(kisi, lane, *group, known, &mut observed).await?;
+    }
+    Ok(observed)
+}
+
+async fn look_at_group(
+    kisi: &HttpKisi,
+    lane: Lane,
+    group: i64,
+    known: &Known<'_>,
+    observed: &mut Observed,
+) -> Result<(), KisiError> {
+    let ours: Vec<&applied_grants::Model> = known
+        .rows
+        .iter()
+        .filter(|row| row.group_id == group && row.state == STANDING)
+        .collect();
+    let Some(listed) = list(kisi, lane, group, observed).await? else {
+        return Ok(());
+    };
+    let ids: BTreeSet<i64> = listed.iter().map(|row| row.id).collect();
+    // Past its end a row may be listed or not: its absence says nothing.
+    let lacking: Vec<&applied_grants::Model> = ours
+        .iter()
+        .filter(|row| row.assignment_id.is_some_and(|id| !ids.contains(&id)))
+        .copied()
+        .collect();
+    if lacking.len() > (ours.len() / 20).max(10) || (listed.is_empty() && !lacking.is_empty()) {
+        observed.requests += 1;
+        if kisi.find_group(lane, group).await?.is_none() {
+            observed.groups_missing.push(group);
+            return Ok(());
+        }
+        if lacking.len() > (ours.len() / 20).max(10) {
+            observed.distrusted.push(group);
+            return Ok(());
+        }
+    }
+    let mut still_there = Vec::new();
+    for row in lacking {
+        if row.valid_until.is_some_and(|until| until <= known.now) {
+            observed.gone.push(row.clone());
+            continue;
+        }
+        observed.requests += 1;
+        let id = row.assignment_id.unwrap_or_default();
+        match kisi.find_role_assignment(lane, id).await? {
+            Some(found) => still_there.push(found),
+            None => observed.gone.push(row.clone()),
+        }
+    }
+    observed.grants.groups.insert(GroupId(group));
+    for row in listed.iter().chain(&still_there) {
+        sort_in(row, group, &ours, known, observed);
+    }
+    Ok(())
+}
+
+/// The group's rows; None when the listing is not whole, or the group is gone.
+async fn list(
+    kisi: &HttpKisi,
+    lane: Lane,
+    group: i64,
+    observed: &mut Observed,
+) -> Result<Option<Vec<RoleAssignment>>, KisiError> {
+    for _ in 0..2 {
+        let listed = kisi
+            .list_role_assignments(lane, AssignmentFilter::Group(group))
+            .await;
+        match listed {
+            Ok(listing) => {
+                observed.requests += i64::try_from(listing.total / 250).unwrap_or(0) + 1;
+                if listing.complete {
+                    return Ok(Some(listing.items));
+                }
+            }
+            Err(error) if error.is_not_found() => {
+                observed.requests += 1;
+                observed.groups_missing.push(group);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    observed.distrusted.push(group);
+    Ok(None)
+}
+
+fn sort_in(
+    row: &RoleAssignment,
+    group: i64,
+    ours: &[&applied_grants::Model],
+    known: &Known<'_>,
+    observed: &mut Observed,
+) {
+    let window = Window {
+        from: row.valid_from,
+        until: row.valid_until,
+    };
+    let user = row.user_on_group(group);
+    if let Some(mine) = ours.iter().find(|mine| mine.assignment_id == Some(row.id)) {
+        if let Ok(member) = MemberId::parse(&mine.member_id) {
+            observed.grants.grants.push(ObservedGrant {
+                assignment: row.id,
+                holder: Holder::Member(member),
+                group: GroupId(group),
+                window,
+                ours: true,
+            });
+        }
+        let kept = Window {
+            from: mine.valid_from.map(instant),
+            until: mine.valid_until.map(instant),
+        };
+        if !kept.opens_like(&window, instant(known.now)) {
+            observed.moved.push(applied_grants::Model {
+                valid_from: row.valid_from.map(crate::store::micros),
+                valid_until: row.valid_until.map(crate::store::micros),
+                ..(*mine).clone()
+            });
+        }
+        return;
+    }
+    if known.elsewhere.contains(&row.id) {
+        return;
+    }
+    let member = user.and_then(|user| {
+        known
+            .members
+            .iter()
+            .find(|member| member.kisi_user_id == Some(user))
+    });
+    if let Some(member) = member {
+        observed
+            .opened_by_others
+            .entry(member.member_id.clone())
+            .or_default()
+            .insert(group);
+    }
+    let holder = member
+        .and_then(|member| MemberId::parse(&member.member_id).ok())
+        .map_or(Holder::Stranger(row.assignee_id), Holder::Member);
+    observed.grants.grants.push(ObservedGrant {
+        assignment: row.id,
+        holder,
+        group: GroupId(group),
+        window,
+        ours: false,
+    });
+    observed.unmanaged.push(Unmanaged {
+        assignment: row.id,
+        group,
+        user,
+        member: member.map(|member| member.member_id.clone()),
+    });
+}

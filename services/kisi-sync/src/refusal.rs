@@ -1,0 +1,60 @@
+//! Errors as callers see them: the field or the missing step by name, and nothing of the inside.
+
+use kisi_client::KisiError;
+use sea_orm::DbErr;
+use tonic::Status;
+
+use crate::reconcile::ReconcileError;
+
+/// The field makes no sense.
+pub fn invalid(field: &str, why: &str) -> Status {
+    Status::invalid_argument(format!("{field}: {why}"))
+}
+
+/// A step of the set-up is missing.
+pub fn missing_step(step: &str) -> Status {
+    Status::failed_precondition(step)
+}
+
+/// Our own trouble; the log has it.
+pub fn internal(error: &dyn std::error::Error) -> Status {
+    tracing::error!(error = %service_runtime::lifecycle::chain(error), "A call failed");
+    Status::internal("kisi-sync failed; try again")
+}
+
+pub fn store(error: DbErr) -> Status {
+    internal(&error)
+}
+
+/// What Kisi said to a key that was saved before.
+pub fn kisi(error: KisiError) -> Status {
+    if error.is_key_dead() {
+        return missing_step(
+            "the Kisi key does not work any more: save another one (RotateApiKey)",
+        );
+    }
+    if error.is_transient() || error.is_outcome_unknown() {
+        tracing::warn!(error = %error, "Kisi did not answer a call");
+        return Status::unavailable("Kisi does not answer; try again");
+    }
+    tracing::error!(error = %error, "Kisi refused a call");
+    Status::unavailable("Kisi refused; try again")
+}
+
+/// What Kisi said to a key that is being saved. The key is never repeated.
+pub fn new_key(error: KisiError) -> Status {
+    match &error {
+        KisiError::Settings(_) => invalid("api_key", "Kisi refuses the key"),
+        _ if error.is_key_dead() => invalid("api_key", "Kisi refuses the key"),
+        _ => kisi(error),
+    }
+}
+
+pub fn reconcile(error: ReconcileError) -> Status {
+    match error {
+        ReconcileError::Kisi(error) => kisi(error),
+        ReconcileError::Store(error) => store(error),
+        ReconcileError::NotSetUp => missing_step("the first sync has not been started (StartSync)"),
+        error => internal(&error),
+    }
+}

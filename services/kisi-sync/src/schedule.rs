@@ -1,0 +1,159 @@
+//! When passes run: every RECONCILE_EVERY, aligned to UTC, and on demand; one at a time per gym.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use tokio_util::sync::CancellationToken;
+
+use crate::reconcile;
+use crate::shared::Shared;
+use crate::store::{integrations, losses, syncs};
+
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+
+/// The next instant at which gyms are reconciled: a whole multiple of the interval since the
+/// beginning of the UTC day count.
+pub fn next(now: i64, every: Duration) -> i64 {
+    let every = i64::try_from(every.as_micros()).unwrap_or(i64::MAX).max(1);
+    (now.div_euclid(every) + 1) * every
+}
+
+/// Gyms with a pass under way in this process; replicas are kept apart by the lease.
+pub struct Passes {
+    running: Mutex<HashSet<String>>,
+}
+
+impl Passes {
+    pub fn new() -> Self {
+        Self {
+            running: Mutex::default(),
+        }
+    }
+
+    fn begin(&self, gym: &str) -> bool {
+        self.lock().insert(gym.to_owned())
+    }
+
+    fn end(&self, gym: &str) {
+        self.lock().remove(gym);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Passes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs the gym's queued passes in the background, if this replica owns it.
+pub fn start(shared: &Arc<Shared>, gym: &str) {
+    let (shared, gym) = (Arc::clone(shared), gym.to_owned());
+    tokio::spawn(async move {
+        if !shared.passes.begin(&gym) {
+            return;
+        }
+        if let Err(error) = run_queued(&shared, &gym).await {
+            tracing::warn!(gym.id = %gym, error = %error, "Queued reconciles wait");
+        }
+        shared.passes.end(&gym);
+    });
+}
+
+async fn run_queued(shared: &Arc<Shared>, gym: &str) -> Result<(), DbErr> {
+    loop {
+        let Some(sync) = reconcile::unfinished(shared, gym).await?.into_iter().next() else {
+            return Ok(());
+        };
+        let Some(row) = integrations::find(&shared.db, gym).await? else {
+            return Ok(());
+        };
+        let Some(lease) = shared.leases.held(&row.lease_key) else {
+            return Ok(());
+        };
+        let before = sync.sync_id.clone();
+        let ended = reconcile::run(shared, &lease, sync).await;
+        if ended.sync_id == before && matches!(ended.state.as_str(), "queued" | "running") {
+            // Not ours any more, or not to be finished now: the next look takes it up.
+            return Ok(());
+        }
+    }
+}
+
+/// Queues a pass of every synced gym at each aligned instant, and takes up what a dead replica
+/// left, until `shutdown`.
+pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut due = next(shared.now(), shared.reconcile_every);
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = shared.now();
+        let is_due = now >= due;
+        if is_due {
+            due = next(now, shared.reconcile_every);
+        }
+        if let Err(error) = look(&shared, is_due, now).await {
+            tracing::warn!(error = %error, "Reconciles cannot be scheduled");
+        }
+    }
+}
+
+async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr> {
+    for gym in shared.workers.gyms() {
+        let waiting = reconcile::unfinished(shared, &gym).await?;
+        if is_due && waiting.is_empty() {
+            let row = integrations::find(&shared.db, &gym).await?;
+            if row.is_some_and(|row| row.synced && row.is_live()) {
+                reconcile::queue(shared, &gym, "schedule", None).await?;
+            }
+        }
+        if is_due || !waiting.is_empty() {
+            start(shared, &gym);
+        }
+    }
+    if is_due {
+        tidy(shared, now).await?;
+    }
+    Ok(())
+}
+
+/// What nobody asks for any more.
+async fn tidy(shared: &Shared, now: i64) -> Result<(), DbErr> {
+    losses::Entity::delete_many()
+        .filter(losses::Column::LostAt.lt(now - 2 * DAY))
+        .exec(&shared.db)
+        .await?;
+    syncs::Entity::delete_many()
+        .filter(syncs::Column::CreatedAt.lt(now - 30 * DAY))
+        .exec(&shared.db)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_are_aligned_to_utc() {
+        let at = |text: &str| crate::store::micros(text.parse().unwrap());
+        let quarter = Duration::from_secs(900);
+        let cases = [
+            ("2026-03-01T10:00:00Z", "2026-03-01T10:15:00Z"),
+            ("2026-03-01T10:14:59.9Z", "2026-03-01T10:15:00Z"),
+            ("2026-03-01T23:50:00Z", "2026-03-02T00:00:00Z"),
+        ];
+        for (now, due) in cases {
+            assert_eq!(next(at(now), quarter), at(due), "{now}");
+        }
+    }
+}
