@@ -1,6 +1,6 @@
 //! The pace against every model of a limiter, in virtual time: thousands of requests, no waiting.
 //!
-//! The limiters are the simulator's own. The same over sockets is in `simulator.rs`.
+//! The limiters are the simulator's own. The same over sockets is in `limited.rs`.
 
 use std::time::Duration;
 

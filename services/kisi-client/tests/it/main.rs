@@ -1,11 +1,15 @@
-//! The client against the rules of pacing, against a scripted server, and against the simulator.
+//! The client against the rules of pacing, against servers that count and servers that answer as
+//! scripted, and against openapi.yaml.
 
 mod contract;
 mod limited;
 mod limiters;
+mod lists;
 mod measures;
 mod pacer;
 mod recording;
+mod repeats;
 mod schedule;
+mod scripted;
 mod surface;
 mod wire;
