@@ -1,0 +1,10 @@
+//! The service as its neighbours meet it: over gRPC and the bus, on both databases, with a real
+//! NATS server.
+
+mod billing;
+mod decisions;
+mod faults;
+mod requests;
+mod timers;
+mod world;
+mod writes;

@@ -1,0 +1,446 @@
+//! A running service with its own NATS server, database and keys, and the words tests use.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::billing::v1::BillingEvent;
+use contracts::membership::v1 as wire;
+use contracts::membership::v1::membership_service_client::MembershipServiceClient;
+use contracts::message::BusMessage;
+use contracts::wire as convert;
+use event_bus::{Bus, Envelope, NatsSettings};
+use jiff::Timestamp;
+use membership_events::config::Config;
+use membership_events::store::{self, Store};
+use membership_events::{RunError, Service};
+use service_runtime::clock::ManualClock;
+use service_runtime::identity::IdentitySettings;
+use testkit::{NatsServer, TestDatabase, TokenIssuer, eventually_some};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+pub const GYM: &str = "iron";
+pub const ACCOUNT: &str = "acct_iron";
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs a test once on SQLite and once on PostgreSQL.
+macro_rules! on_both {
+    ($(async fn $name:ident($world:ident: World) $body:block)*) => {$(
+        mod $name {
+            use super::*;
+
+            async fn story($world: &mut World) $body
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                let mut world = World::on_sqlite().await;
+                story(&mut world).await;
+                world.finish().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgres() {
+                let mut world = World::on_postgres().await;
+                story(&mut world).await;
+                world.finish().await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both;
+
+enum TheDatabase {
+    Sqlite(tempfile::TempDir),
+    Postgres(TestDatabase),
+}
+
+impl TheDatabase {
+    fn url(&self) -> String {
+        match self {
+            Self::Sqlite(folder) => {
+                format!("sqlite://{}", folder.path().join("tables.db").display())
+            }
+            Self::Postgres(database) => database.url().to_owned(),
+        }
+    }
+}
+
+/// One running replica.
+pub struct Replica {
+    pub address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Replica {
+    /// Ends it as `kill -9` would: nothing is drained.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        // Its background tasks hold the token.
+        self.shutdown.cancel();
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(DEADLINE, self.task).await;
+        ended
+            .expect("the service ends soon after it is told to")
+            .expect("no panic")
+            .expect("the service ends well");
+    }
+}
+
+type Client = MembershipServiceClient<InterceptedService<Channel, Bearer>>;
+
+#[derive(Clone)]
+pub struct Bearer(MetadataValue<Ascii>);
+
+impl tonic::service::Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Everything one test has.
+pub struct World {
+    pub nats: NatsServer,
+    pub clock: ManualClock,
+    pub tokens: TokenIssuer,
+    pub bus: Bus,
+    database: TheDatabase,
+    replicas: Vec<Replica>,
+    source_version: i64,
+}
+
+impl World {
+    pub async fn on_sqlite() -> Self {
+        Self::start(TheDatabase::Sqlite(tempfile::tempdir().expect("a folder"))).await
+    }
+
+    pub async fn on_postgres() -> Self {
+        let database = TestDatabase::create().await.expect("a database");
+        Self::start(TheDatabase::Postgres(database)).await
+    }
+
+    async fn start(database: TheDatabase) -> Self {
+        let nats = NatsServer::start().await.expect("nats-server");
+        let settings = nats_settings(&nats);
+        let bus = Bus::start(&settings, "test", &CancellationToken::new())
+            .await
+            .expect("a bus");
+        let mut world = Self {
+            nats,
+            clock: ManualClock::at("2026-03-10T12:00:00Z".parse().expect("an instant")),
+            tokens: TokenIssuer::new().expect("keys"),
+            bus,
+            database,
+            replicas: Vec::new(),
+            source_version: 0,
+        };
+        world.start_replica().await;
+        world
+    }
+
+    pub fn config(&self) -> Config {
+        let identity = IdentitySettings {
+            jwt_jwks: self.tokens.jwks_path().display().to_string(),
+            jwt_issuer: self.tokens.issuer().to_owned(),
+            jwt_audience: self.tokens.audience().to_owned(),
+        };
+        Config::for_testing(nats_settings(&self.nats), &self.database.url(), identity)
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.database, TheDatabase::Postgres(_))
+    }
+
+    pub async fn start_replica(&mut self) {
+        let shutdown = CancellationToken::new();
+        let service = Service::start(
+            self.config(),
+            Arc::new(self.clock.clone()),
+            shutdown.clone(),
+        )
+        .await
+        .expect("the service starts");
+        let address = service.grpc_addr();
+        self.replicas.push(Replica {
+            address,
+            shutdown,
+            task: tokio::spawn(service.serve()),
+        });
+    }
+
+    /// Kills the last replica started, without a drain.
+    pub async fn kill_replica(&mut self) {
+        self.replicas.pop().expect("a replica").kill().await;
+    }
+
+    /// Stops everything in order and looks that nothing was left in the outbox.
+    pub async fn finish(mut self) {
+        for replica in self.replicas.drain(..) {
+            replica.stop().await;
+        }
+        let store = self.store().await;
+        let backlog = store::outbox::backlog(store.reads(), i64::MAX)
+            .await
+            .expect("a count");
+        assert_eq!(backlog.depth, 0, "messages were left in the outbox");
+    }
+
+    /// A look at the tables.
+    pub async fn store(&self) -> Store {
+        Store::open(&self.config().database)
+            .await
+            .expect("the tables")
+    }
+
+    /// A client with this token of the replica started last.
+    pub fn client_with(&self, token: &str) -> Client {
+        let address = self.replicas.last().expect("a replica").address;
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .expect("an address")
+            .connect_lazy();
+        let bearer = format!("Bearer {token}").parse().expect("a header");
+        MembershipServiceClient::with_interceptor(channel, Bearer(bearer))
+    }
+
+    /// A client of role service.
+    pub fn client(&self) -> Client {
+        self.client_with(&self.tokens.service("dev-stack"))
+    }
+
+    /// The next source version.
+    pub fn next(&mut self) -> i64 {
+        self.source_version += 1;
+        self.source_version
+    }
+
+    pub async fn put_gym(&mut self, change: impl FnOnce(&mut wire::PutGymRequest)) {
+        let mut request = wire::PutGymRequest {
+            gym_id: GYM.into(),
+            name: "Iron".into(),
+            time_zone: "Europe/London".into(),
+            overdue_grace: None,
+            overdue_scope: String::new(),
+            billing_accounts: vec![wire::BillingAccount {
+                provider: "stripe".into(),
+                account: ACCOUNT.into(),
+            }],
+            source_version: self.next(),
+        };
+        change(&mut request);
+        let outcome = self.client().put_gym(request).await.expect("a gym");
+        assert!(outcome.into_inner().applied);
+    }
+
+    pub async fn put_member(&mut self, member: &str) {
+        let request = wire::PutMemberRequest {
+            gym_id: GYM.into(),
+            member_id: member.into(),
+            email: format!("{member}@example.org"),
+            name: format!("Person {member}"),
+            source_version: self.next(),
+        };
+        self.client().put_member(request).await.expect("a member");
+    }
+
+    /// A membership of `member` on `gold` with subscription `sub_{id}`, running since January.
+    pub fn membership(&mut self, id: &str, member: &str) -> wire::PutMembershipRequest {
+        wire::PutMembershipRequest {
+            gym_id: GYM.into(),
+            membership_id: id.into(),
+            plan_id: "gold".into(),
+            member_ids: vec![member.into()],
+            payer_member_id: None,
+            starts_on: "2026-01-01".into(),
+            ends_on: None,
+            next_plan: None,
+            billing: Some(wire::BillingReference {
+                provider: "stripe".into(),
+                account: ACCOUNT.into(),
+                subscription_id: Some(format!("sub_{id}")),
+                customer_id: Some(format!("cus_{member}")),
+                mandate_id: None,
+            }),
+            source_version: self.next(),
+        }
+    }
+
+    pub async fn put_membership(
+        &mut self,
+        id: &str,
+        member: &str,
+        change: impl FnOnce(&mut wire::PutMembershipRequest),
+    ) -> wire::WriteOutcome {
+        let mut request = self.membership(id, member);
+        change(&mut request);
+        let outcome = self.client().put_membership(request).await;
+        outcome.expect("a membership").into_inner()
+    }
+
+    /// A gym with one member `ann` and her membership `ms`.
+    pub async fn with_ann(&mut self) {
+        self.put_gym(|_| {}).await;
+        self.put_member("ann").await;
+        self.put_membership("ms", "ann", |_| {}).await;
+        self.until_allowed("ann", true).await;
+    }
+
+    pub async fn pause(&mut self, pause: &str, from: &str, until: Option<&str>) {
+        let request = wire::PauseMembershipRequest {
+            gym_id: GYM.into(),
+            membership_id: "ms".into(),
+            pause_id: pause.into(),
+            from: from.into(),
+            until: until.map(str::to_owned),
+            source_version: self.next(),
+        };
+        self.client()
+            .pause_membership(request)
+            .await
+            .expect("a pause");
+    }
+
+    pub async fn resume(&mut self, pause: Option<&str>) {
+        let request = wire::ResumeMembershipRequest {
+            gym_id: GYM.into(),
+            membership_id: "ms".into(),
+            pause_id: pause.map(str::to_owned),
+            at: None,
+            source_version: self.next(),
+        };
+        self.client()
+            .resume_membership(request)
+            .await
+            .expect("a resume");
+    }
+
+    /// Puts an event on `BILLING`, under a bus id of its own so that the bus trims nothing.
+    pub async fn publish(&self, event: &BillingEvent) {
+        let envelope = Envelope {
+            ce_id: format!("{}/{}", event.id(), rand_id()),
+            ce_type: BillingEvent::TYPE.into(),
+            ce_source: "/test".into(),
+            ce_time: Timestamp::UNIX_EPOCH,
+            ce_subject: event.about(),
+            traceparent: None,
+        };
+        self.bus
+            .publisher()
+            .publish(&event.subject(), &envelope, event)
+            .await
+            .expect("published");
+    }
+
+    /// The state last published of a member.
+    pub async fn published(&self, member: &str) -> Option<wire::MembershipStatusChanged> {
+        let stream = self.bus.jetstream().get_stream("MEMBERSHIP").await.ok()?;
+        let subject = format!("membership.v1.{GYM}.{member}");
+        let message = stream
+            .get_last_raw_message_by_subject(&subject)
+            .await
+            .ok()?;
+        serde_json::from_slice(&message.payload).ok()
+    }
+
+    /// Waits for a published state of `member` that `wanted` accepts.
+    pub async fn until(
+        &self,
+        what: &str,
+        member: &str,
+        wanted: impl Fn(&wire::MembershipStatusChanged) -> bool,
+    ) -> wire::MembershipStatusChanged {
+        eventually_some(&format!("{member}: {what}"), DEADLINE, async || {
+            self.published(member).await.filter(&wanted)
+        })
+        .await
+    }
+
+    pub async fn until_allowed(
+        &self,
+        member: &str,
+        allowed: bool,
+    ) -> wire::MembershipStatusChanged {
+        self.until(&format!("allowed={allowed}"), member, |state| {
+            state.allowed == allowed
+        })
+        .await
+    }
+
+    /// Waits until the service has taken in everything that is on `BILLING`.
+    pub async fn until_billing_is_quiet(&self) {
+        testkit::eventually("BILLING is consumed", DEADLINE, async || {
+            let Ok(stream) = self.bus.jetstream().get_stream("BILLING").await else {
+                return false;
+            };
+            let Ok(info) = stream.consumer_info("membership-events").await else {
+                return false;
+            };
+            info.num_pending == 0 && info.num_ack_pending == 0
+        })
+        .await;
+    }
+
+    /// The number of dead letters.
+    pub async fn dead_letters(&self) -> u64 {
+        let stream = self.bus.jetstream().get_stream("DEAD_LETTER").await;
+        let mut stream = stream.expect("a stream");
+        stream.info().await.expect("its state").state.messages
+    }
+}
+
+fn nats_settings(nats: &NatsServer) -> NatsSettings {
+    NatsSettings::for_testing(&nats.url(), &nats.monitor_url())
+}
+
+fn rand_id() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// An event of `sub_ms` in the gym's own account.
+pub fn event(id: &str, kind: &str, at: &str) -> BillingEvent {
+    BillingEvent {
+        event_id: id.into(),
+        provider: "stripe".into(),
+        account: ACCOUNT.into(),
+        kind: kind.into(),
+        occurred_at: Some(convert::timestamp(at.parse().expect("an instant"))),
+        subscription_id: Some("sub_ms".into()),
+        ..BillingEvent::default()
+    }
+}
+
+/// An event about an invoice of 4,000 pence.
+pub fn invoice(id: &str, kind: &str, invoice: &str, at: &str) -> BillingEvent {
+    BillingEvent {
+        invoice_id: Some(invoice.into()),
+        amount_minor: Some(4_000),
+        amount_due_minor: Some(4_000),
+        currency: Some("GBP".into()),
+        ..event(id, kind, at)
+    }
+}
+
+/// The fields that an answer's details name.
+pub fn faults(status: &Status) -> Vec<String> {
+    use tonic_types::StatusExt;
+    status
+        .get_details_bad_request()
+        .map(|bad| bad.field_violations)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|violation| violation.field)
+        .collect()
+}
