@@ -96,10 +96,13 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, HttpRefusal> {
             .strip_prefix("missing field `")
             .and_then(|rest| rest.split_once('`'))
             .map(|(name, _)| name);
-        let field = match (path.as_str(), missing) {
-            ("." | "", Some(name)) => name.to_owned(),
+        // `?` stands for a place that cannot be named, as in JSON that breaks off.
+        let path = path.trim_end_matches('?').trim_end_matches('.');
+        let field = match (path, missing) {
+            _ if !inner.is_data() => "body".to_owned(),
+            ("", Some(name)) => name.to_owned(),
             (path, Some(name)) => format!("{path}.{name}"),
-            ("." | "", None) => "body".to_owned(),
+            ("", None) => "body".to_owned(),
             (path, None) => path.to_owned(),
         };
         // The values of a body are not repeated: some are keys.

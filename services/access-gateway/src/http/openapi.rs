@@ -28,8 +28,8 @@ const ERRORS: [(&str, For, &str); 12] = [
     ),
     (
         "403",
-        For::Tokens,
-        "Another gym's, another member's, a missing scope, or switched off by policy.",
+        For::All,
+        "Another gym's, another member's, a missing scope, switched off by policy; or Kisi's signature does not fit.",
     ),
     ("404", For::All, "There is no such thing."),
     (

@@ -19,6 +19,7 @@ use event_bus::{Bus, Envelope, NatsSettings};
 use jiff::Timestamp;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use service_runtime::clock::{Clock, SystemClock};
 use service_runtime::identity::IdentitySettings;
 use service_runtime::lifecycle::LifecycleSettings;
 use service_runtime::telemetry::TelemetrySettings;
@@ -154,7 +155,7 @@ impl World {
             ce_id: message.id(),
             ce_type: M::TYPE.to_owned(),
             ce_source: "/test".to_owned(),
-            ce_time: Timestamp::now(),
+            ce_time: now(),
             ce_subject: message.about(),
             traceparent: None,
         };
@@ -328,6 +329,10 @@ pub fn alert_codes(page: &Value) -> Vec<&str> {
         .collect()
 }
 
+fn now() -> Timestamp {
+    SystemClock.now()
+}
+
 fn fits(template: &str, path: &str) -> bool {
     let (template, path) = (template.split('/'), path.split('/'));
     template.clone().count() == path.clone().count()
@@ -392,7 +397,7 @@ pub fn decision(member: &str, version: i64, reasons: &[&str]) -> MembershipStatu
             ..Default::default()
         }],
         reasons: words,
-        decided_at: Some(wire::timestamp(Timestamp::now())),
+        decided_at: Some(wire::timestamp(now())),
         ..Default::default()
     }
 }
@@ -420,7 +425,7 @@ pub fn outcome(
             })
             .collect(),
         timings: Some(Timings {
-            applied_at: Some(wire::timestamp(Timestamp::now())),
+            applied_at: Some(wire::timestamp(now())),
             ..Default::default()
         }),
         ..Default::default()
