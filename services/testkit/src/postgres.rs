@@ -47,9 +47,8 @@ pub struct Postgres {
     process: Guarded,
     port: u16,
     bin: PathBuf,
-    // Held for their removal on drop.
+    // Held for its removal on drop.
     _data: TempDir,
-    _programs: Option<TempDir>,
 }
 
 impl Postgres {
@@ -89,16 +88,12 @@ impl Postgres {
 fn start() -> anyhow::Result<Postgres> {
     let root = nix::unistd::geteuid().is_root();
     let mut bin = tools::postgres_bin_dir()?;
-    let mut programs = None;
-    if root && !open_to_nobody(&bin)? {
-        let copy = tempfile::Builder::new()
-            .prefix("gymflow-pg-programs-")
-            .tempdir()?;
-        bin = copy_programs(&bin, copy.path())?;
-        programs = Some(copy);
-    }
+    // One folder for all of it: the watchdog removes it when the process is gone.
     let data = tempfile::Builder::new().prefix("gymflow-pg-").tempdir()?;
     if root {
+        if !open_to_nobody(&bin)? {
+            bin = copy_programs(&bin, data.path())?;
+        }
         own_by_nobody(data.path())?;
     }
     let cluster = data.path().join("data");
@@ -121,7 +116,6 @@ fn start() -> anyhow::Result<Postgres> {
                     port,
                     bin,
                     _data: data,
-                    _programs: programs,
                 });
             }
             Err(error) => last = Some(error),
@@ -224,7 +218,6 @@ fn copy_programs(bin: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     if libraries.is_dir() {
         succeed(Command::new("cp").arg("-r").arg(libraries).arg(to))?;
     }
-    own_by_nobody(to)?;
     let name = installation.file_name().context("no name")?;
     Ok(inside.join(name).join("bin"))
 }

@@ -15,6 +15,14 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// The folder goes when the child no longer writes to it; where nobody reaps the dead, after 5 s.
+const WATCH: &str = r#"
+cat >/dev/null
+kill -"$2" "$1" 2>/dev/null
+for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || break; sleep 0.05; done
+rm -rf "$3"
+"#;
+
 /// A running child with its watchdog. Dropping it kills the child.
 pub(crate) struct Guarded {
     child: Child,
@@ -38,7 +46,7 @@ impl Guarded {
             .with_context(|| format!("starting {}", program.display()))?;
         let watchdog = Command::new("sh")
             .arg("-c")
-            .arg(r#"cat >/dev/null; kill -"$2" "$1" 2>/dev/null; sleep 0.2; rm -rf "$3""#)
+            .arg(WATCH)
             .arg("watchdog")
             .arg(child.id().to_string())
             .arg(last_signal.as_str().trim_start_matches("SIG"))
