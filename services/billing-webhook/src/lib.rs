@@ -1,1 +1,78 @@
-//! billing-webhook
+#![doc = include_str!("../README.md")]
+
+pub mod checked;
+pub mod config;
+pub mod endpoints;
+pub mod error;
+pub mod http;
+pub mod intake;
+pub mod measures;
+pub mod provider;
+pub mod standard;
+pub mod stripe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_bus::Bus;
+use service_runtime::clock::SystemClock;
+use service_runtime::health::{Condition, Health};
+use service_runtime::http_server;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::http::Entrance;
+use crate::intake::Intake;
+
+/// How often readiness looks at the bus.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Serves until `shutdown`, then lets open posts finish.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    measures::register();
+    let health = Health::new();
+    let bus_ready = health.condition("bus");
+    let every = config.billing_endpoints_check_every;
+    let endpoints =
+        endpoints::watch::watch(&config.billing_endpoints_file, every, shutdown.clone())?;
+    let listener = http_server::bind("HTTP_ADDR", config.http_addr).await?;
+    let health_addr = health.serve(config.health_addr, shutdown.clone()).await?;
+    let bus = match Bus::start(&config.nats, "billing-webhook", &shutdown).await {
+        Err(event_bus::BusError::Stopped) => return Ok(()),
+        started => started?,
+    };
+    bus_ready.set_ready();
+    info!(
+        http = %http_server::local_addr(&listener)?,
+        health = %health_addr,
+        "billing-webhook listens"
+    );
+    tokio::spawn(watch_bus(bus.clone(), bus_ready, shutdown.clone()));
+    let publisher = bus.publisher().with_time_limit(config.publish_timeout);
+    let entrance = Arc::new(Entrance {
+        endpoints,
+        intake: Intake::new(publisher),
+        clock: Arc::new(SystemClock),
+        in_flight: Semaphore::new(config.max_in_flight),
+        read_timeout: config.read_timeout,
+    });
+    http_server::serve(listener, http::router(entrance), shutdown).await?;
+    Ok(())
+}
+
+/// Ready while JetStream answers: a post that cannot be kept is better taken by another replica.
+async fn watch_bus(bus: Bus, ready: Condition, shutdown: CancellationToken) {
+    loop {
+        let pause = tokio::time::sleep(LOOK_EVERY);
+        if shutdown.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+        match bus.check().await {
+            Ok(()) => ready.set_ready(),
+            Err(_) => ready.set_not_ready("JetStream does not answer"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The last look at a billing event before it is published: ids of the contract's alphabet, so that
+//! none can break out of a subject or a key.
+
+use access_domain::ids::EventId;
+use contracts::billing::v1::BillingEvent;
+
+/// Names the first field that is no id.
+pub fn ids(event: &BillingEvent) -> Result<(), String> {
+    let required = [
+        ("event_id", event.event_id.as_str()),
+        ("provider", event.provider.as_str()),
+        ("account", event.account.as_str()),
+    ];
+    let optional = [
+        ("invoice_id", &event.invoice_id),
+        ("payment_id", &event.payment_id),
+        ("subscription_id", &event.subscription_id),
+        ("mandate_id", &event.mandate_id),
+        ("new_mandate_id", &event.new_mandate_id),
+        ("customer_id", &event.customer_id),
+    ];
+    let optional = optional.into_iter().filter_map(|(name, id)| Some((name, id.as_deref()?)));
+    for (name, id) in required.into_iter().chain(optional) {
+        // One alphabet for all of them.
+        EventId::parse(id).map_err(|why| format!("`{name}` {why}"))?;
+    }
+    Ok(())
+}

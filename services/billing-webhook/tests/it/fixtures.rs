@@ -1,0 +1,152 @@
+//! Every recorded body, and what it becomes. `tests/fixtures/INDEX.md` says what each is and where
+//! its shape comes from; `more/` holds variants of them for the rows they lack.
+
+use std::path::{Path, PathBuf};
+
+use axum::http::HeaderMap;
+use billing_webhook::endpoints::Endpoint;
+use billing_webhook::provider::{self, Refusal, Translated};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+pub fn endpoint(provider: &str, livemode: bool) -> Endpoint {
+    Endpoint {
+        id: "main".into(),
+        provider: provider.into(),
+        account: "acct_endpoint".into(),
+        accounts: Vec::new(),
+        livemode: Some(livemode),
+        secrets: Vec::new(),
+        tolerance_seconds: 300,
+    }
+}
+
+fn translate(provider: &str, file: &Path, livemode: bool) -> Result<Vec<Translated>, Refusal> {
+    let body = std::fs::read(file).expect("a fixture");
+    let mut headers = HeaderMap::new();
+    headers.insert("webhook-id", "msg_1".parse().expect("a header"));
+    let found = provider::find(provider).expect("a provider");
+    found.translate(&endpoint(provider, livemode), &headers, &body)
+}
+
+fn kinds(translated: &[Translated]) -> Vec<String> {
+    translated
+        .iter()
+        .map(|one| one.event.as_ref().map_or("none".into(), |event| event.kind.clone()))
+        .collect()
+}
+
+/// (file, kinds) of the table in INDEX.md.
+fn expected() -> Vec<(String, Vec<String>)> {
+    let index = std::fs::read_to_string(folder().join("INDEX.md")).expect("INDEX.md");
+    index
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let kinds = cells[3].split(", ").map(|kind| {
+                kind.split_whitespace().next().unwrap_or_default().to_owned()
+            });
+            (cells[1].trim_matches('`').to_owned(), kinds.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_fixture_becomes_what_the_index_says() {
+    let rows = expected();
+    assert!(rows.len() >= 36, "the index lists them: {}", rows.len());
+    for (file, expected) in rows {
+        let (provider, _) = file.split_once('/').expect("a folder");
+        let outcome = translate(provider, &folder().join(&file), true);
+        if expected == ["400"] {
+            assert!(matches!(outcome, Err(Refusal::Body(_))), "{file}: {outcome:?}");
+        } else {
+            assert_eq!(kinds(&outcome.expect(&file)), expected, "{file}");
+        }
+    }
+}
+
+#[test]
+fn every_fixture_is_snapshotted() {
+    for (provider, sub) in [("stripe", "stripe"), ("stripe", "more"), ("standard", "standard")] {
+        let mut files: Vec<_> = std::fs::read_dir(folder().join(sub))
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
+        files.sort();
+        for file in files {
+            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+            let text = match translate(provider, &file, true) {
+                Ok(translated) => translated
+                    .iter()
+                    .map(|one| match &one.event {
+                        Some(event) => serde_json::to_string_pretty(event).expect("JSON"),
+                        None => format!("{}: understood, not for us", one.event_type),
+                    })
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+                Err(refusal) => format!("400 {refusal}"),
+            };
+            let text = sorted_metadata(&text);
+            insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+                insta::assert_snapshot!(format!("{sub}__{name}"), text);
+            });
+        }
+    }
+}
+
+/// A map has no order of its own.
+fn sorted_metadata(text: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(text)
+        .and_then(|value| serde_json::to_string_pretty(&value))
+        .unwrap_or_else(|_| text.to_owned())
+}
+
+#[test]
+fn test_events_are_taken_by_a_test_endpoint_alone() {
+    let file = folder().join("stripe/j4_livemode_false.json");
+    let kind = |livemode| kinds(&translate("stripe", &file, livemode).expect("a body"));
+    assert_eq!(kind(true), ["none"]);
+    assert_eq!(kind(false), ["payment_succeeded"]);
+}
+
+#[test]
+fn an_account_outside_the_endpoints_list_is_not_for_us() {
+    let body = std::fs::read(folder().join("stripe/d1_new_invoice.payment_failed.json")).expect("it");
+    let mut endpoint = endpoint("stripe", true);
+    endpoint.accounts = vec!["acct_other".into()];
+    let found = provider::find("stripe").expect("a provider");
+    let translated = found.translate(&endpoint, &HeaderMap::new(), &body).expect("a body");
+    assert_eq!(kinds(&translated), ["none"]);
+}
+
+#[test]
+fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
+    let found = provider::find("standard").expect("a provider");
+    let endpoint = endpoint("standard", true);
+    let mut headers = HeaderMap::new();
+    headers.insert("webhook-id", "msg_1".parse().expect("a header"));
+    let good = r#"{"eventId":"e1","kind":"payment_failed","occurredAt":"2026-10-01T05:00:07Z","invoiceId":"in_1","currency":"eur"}"#;
+    assert!(found.translate(&endpoint, &headers, good.as_bytes()).is_ok());
+    for (from, to, expected) in [
+        ("payment_failed", "payment_lost", "`kind` must be one of payment_failed, payment_succeeded"),
+        ("\"in_1\"", "\"in.1\"", "`invoice_id` must be 1 to 64 characters"),
+        ("\"invoiceId\":\"in_1\",", "", "one of `invoice_id`"),
+        ("2026-10-01T05:00:07Z", "yesterday", "the body must be a BillingEvent"),
+        ("\"occurredAt\":\"2026-10-01T05:00:07Z\",", "", "`occurred_at` must be"),
+        ("\"eur\"", "\"euro\"", "`currency` must be three letters"),
+        ("\"e1\"", "\"e 1\"", "`event_id` must be"),
+        ("{\"eventId\"", "[", "the body must be a BillingEvent"),
+    ] {
+        let body = good.replace(from, to);
+        let refusal = found.translate(&endpoint, &headers, body.as_bytes()).expect_err(to);
+        assert!(refusal.to_string().contains(expected), "{to}: {refusal}");
+    }
+    let stripe = provider::find("stripe").expect("a provider");
+    for body in ["", "[]", "{}", "{\"type\":\"invoice.paid\"}", "\u{feff}{}"] {
+        assert!(stripe.translate(&endpoint, &headers, body.as_bytes()).is_err(), "{body}");
+    }
+}
