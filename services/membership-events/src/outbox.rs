@@ -26,8 +26,10 @@ use crate::SERVICE;
 use crate::store::entity::outbox::Model;
 use crate::store::{self, Store, StoreError, from_micros, micros};
 
-/// A claim must outlive the publisher's time limit (5 s).
-const CLAIM: Duration = Duration::from_secs(10);
+/// How long one publish may take, repeats included.
+const PUBLISH: Duration = Duration::from_secs(3);
+/// A claim must outlive [`PUBLISH`]; rows of a process that died wait this long.
+const CLAIM: Duration = Duration::from_secs(5);
 /// The net under wake and notify.
 const POLL: Duration = Duration::from_secs(1);
 /// Acked rows are removed together.
@@ -70,7 +72,7 @@ impl Relay {
     pub fn new(publisher: Publisher, wall: Arc<dyn Clock>) -> (Self, Outcomes) {
         let (outcomes, received) = mpsc::unbounded_channel();
         let relay = Self {
-            publisher,
+            publisher: publisher.with_time_limit(PUBLISH),
             wall,
             wake: Arc::default(),
             acked: Arc::default(),

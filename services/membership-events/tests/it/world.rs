@@ -17,6 +17,7 @@ use membership_events::{RunError, Service};
 use service_runtime::clock::ManualClock;
 use service_runtime::identity::IdentitySettings;
 use testkit::{NatsServer, TestDatabase, TokenIssuer, eventually_some};
+use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -26,7 +27,7 @@ use tonic::{Request, Status};
 
 pub const GYM: &str = "iron";
 pub const ACCOUNT: &str = "acct_iron";
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a test once on SQLite and once on PostgreSQL.
 macro_rules! on_both {
@@ -71,28 +72,38 @@ impl TheDatabase {
 }
 
 /// One running replica.
-pub struct Replica {
-    pub address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), RunError>>,
+struct Replica {
+    address: SocketAddr,
+    running: Running,
+}
+
+enum Running {
+    /// In this process, under the test's clock.
+    Task(CancellationToken, JoinHandle<Result<(), RunError>>),
+    /// The real program, under the machine's clock.
+    Process(Child),
 }
 
 impl Replica {
-    /// Ends it as `kill -9` would: nothing is drained.
-    pub async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-        // Its background tasks hold the token.
-        self.shutdown.cancel();
-    }
-
     async fn stop(self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(DEADLINE, self.task).await;
-        ended
-            .expect("the service ends soon after it is told to")
-            .expect("no panic")
-            .expect("the service ends well");
+        match self.running {
+            Running::Task(shutdown, task) => {
+                shutdown.cancel();
+                let ended = tokio::time::timeout(DEADLINE, task).await;
+                ended
+                    .expect("the service ends soon after it is told to")
+                    .expect("no panic")
+                    .expect("the service ends well");
+            }
+            Running::Process(mut child) => {
+                let id = i32::try_from(child.id().expect("a process id")).expect("an id");
+                let pid = nix::unistd::Pid::from_raw(id);
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+                let ended = tokio::time::timeout(DEADLINE, child.wait()).await;
+                let status = ended.expect("the program ends soon").expect("a status");
+                assert!(status.success(), "{status}");
+            }
+        }
     }
 }
 
@@ -175,21 +186,53 @@ impl World {
         let address = service.grpc_addr();
         self.replicas.push(Replica {
             address,
-            shutdown,
-            task: tokio::spawn(service.serve()),
+            running: Running::Task(shutdown, tokio::spawn(service.serve())),
         });
     }
 
-    /// Kills the last replica started, without a drain.
-    pub async fn kill_replica(&mut self) {
-        self.replicas.pop().expect("a replica").kill().await;
+    /// Starts the real program.
+    pub async fn start_process(&mut self) {
+        let config = self.config();
+        let address = SocketAddr::from(([127, 0, 0, 1], testkit::free_port()));
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_membership-events"))
+            .env_clear()
+            .env("GRPC_ADDR", address.to_string())
+            .env("HEALTH_ADDR", format!("127.0.0.1:{}", testkit::free_port()))
+            .env("NATS_URL", &config.nats.nats_url)
+            .env("NATS_MONITOR_URLS", config.nats.nats_monitor_urls.join(","))
+            .env("DATABASE_URL", &config.database.database_url)
+            .env("JWT_JWKS", &config.identity.jwt_jwks)
+            .env("JWT_ISSUER", &config.identity.jwt_issuer)
+            .env("JWT_AUDIENCE", &config.identity.jwt_audience)
+            .env("RUST_LOG", "warn")
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        self.replicas.push(Replica {
+            address,
+            running: Running::Process(child),
+        });
+    }
+
+    /// Kills the replica started last, a real program, as `kill -9` does.
+    pub async fn kill_process(&mut self) {
+        let replica = self.replicas.pop().expect("a replica");
+        let Running::Process(mut child) = replica.running else {
+            panic!("only a program can be killed");
+        };
+        child.kill().await.expect("killed");
+    }
+
+    /// Stops all replicas in order.
+    pub async fn stop_all(&mut self) {
+        for replica in self.replicas.drain(..) {
+            replica.stop().await;
+        }
     }
 
     /// Stops everything in order and looks that nothing was left in the outbox.
     pub async fn finish(mut self) {
-        for replica in self.replicas.drain(..) {
-            replica.stop().await;
-        }
+        self.stop_all().await;
         let store = self.store().await;
         let backlog = store::outbox::backlog(store.reads(), i64::MAX)
             .await
@@ -206,12 +249,19 @@ impl World {
 
     /// A client with this token of the replica started last.
     pub fn client_with(&self, token: &str) -> Client {
-        let address = self.replicas.last().expect("a replica").address;
-        let channel = Endpoint::from_shared(format!("http://{address}"))
-            .expect("an address")
-            .connect_lazy();
-        let bearer = format!("Bearer {token}").parse().expect("a header");
-        MembershipServiceClient::with_interceptor(channel, Bearer(bearer))
+        self.clients_with(token).pop().expect("a replica")
+    }
+
+    /// A client of each replica.
+    pub fn clients_with(&self, token: &str) -> Vec<Client> {
+        let connect = |replica: &Replica| {
+            let channel = Endpoint::from_shared(format!("http://{}", replica.address))
+                .expect("an address")
+                .connect_lazy();
+            let bearer = format!("Bearer {token}").parse().expect("a header");
+            MembershipServiceClient::with_interceptor(channel, Bearer(bearer))
+        };
+        self.replicas.iter().map(connect).collect()
     }
 
     /// A client of role service.
