@@ -94,10 +94,10 @@ impl Brake {
         let more = members
             .iter()
             .filter(|member| {
-                !counts
+                counts
                     .lost
                     .get(&((*member).clone(), class))
-                    .is_some_and(|at| *at > now - HOUR)
+                    .is_none_or(|at| *at <= now - HOUR)
             })
             .count() as u64;
         let seen = Counts {
