@@ -20,7 +20,10 @@ pub fn routes(gateway: Arc<Gateway>, shutdown: &CancellationToken) -> Routes {
         gateway: Arc::clone(&gateway),
         shutdown: shutdown.clone(),
     };
-    let integration = Integration { gateway };
+    let integration = Integration {
+        gateway,
+        shutdown: shutdown.clone(),
+    };
     Routes::new(AccessServiceServer::new(access))
         .add_service(IntegrationServiceServer::new(integration))
 }

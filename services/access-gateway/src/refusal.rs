@@ -70,18 +70,17 @@ impl Refusal {
     pub fn fields(&self) -> Vec<FieldError> {
         match self {
             Self::Invalid(fields) => fields.clone(),
-            Self::Upstream { status, .. } => status
-                .get_details_bad_request()
-                .map(|bad| {
-                    bad.field_violations
-                        .into_iter()
-                        .map(|violation| FieldError {
-                            field: violation.field,
-                            message: violation.description,
-                        })
-                        .collect()
-                })
-                .unwrap_or_default(),
+            Self::Upstream { status, .. } => match status.get_details_bad_request() {
+                Some(bad) => bad
+                    .field_violations
+                    .into_iter()
+                    .map(|violation| FieldError {
+                        field: violation.field,
+                        message: violation.description,
+                    })
+                    .collect(),
+                None => named_in_text(status).into_iter().collect(),
+            },
             _ => Vec::new(),
         }
     }
@@ -116,6 +115,18 @@ fn upstream_code(code: Code) -> Code {
         Code::OutOfRange => Code::InvalidArgument,
         other => other,
     }
+}
+
+/// The field of an INVALID_ARGUMENT without details: our services write `field: what is expected`.
+fn named_in_text(status: &Status) -> Option<FieldError> {
+    let (field, message) = status.message().split_once(": ")?;
+    let is_name =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.[]".contains(&byte);
+    (status.code() == Code::InvalidArgument && !field.is_empty() && field.bytes().all(is_name))
+        .then(|| FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        })
 }
 
 fn sentence(fields: &[FieldError]) -> String {

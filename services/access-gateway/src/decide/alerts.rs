@@ -94,9 +94,12 @@ fn not_entitled(situation: &Situation<'_>, alerts: &mut Vec<Alert>) {
             Action::ContactGym,
         ));
     }
-    let live = situation
-        .gym
-        .is_some_and(|gym| gym.state != IntegrationState::NotActive);
+    let live = situation.gym.is_some_and(|gym| match gym.state {
+        IntegrationState::NotActive => false,
+        // It may need attention before its set-up is done.
+        IntegrationState::NeedsAttention => !gym.groups_by_plan.is_empty(),
+        IntegrationState::Syncing | IntegrationState::Active => true,
+    });
     if live && lacks_group(situation.gym, decided, situation.now) {
         alerts.push(alert(
             AlertCode::PlanWithoutAccess,
@@ -185,6 +188,9 @@ fn integration(situation: &Situation<'_>, alerts: &mut Vec<Alert>) {
         None => "Your gym's doors are not connected yet.",
         Some(gym) => match gym.state {
             IntegrationState::NotActive => "Your gym's doors are not connected yet.",
+            IntegrationState::NeedsAttention if gym.groups_by_plan.is_empty() => {
+                "Your gym's doors are not connected yet."
+            }
             IntegrationState::NeedsAttention if situation.status != Status::Denied => {
                 "The connection to your gym's doors needs attention, so changes may take a while."
             }

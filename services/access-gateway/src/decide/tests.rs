@@ -308,6 +308,10 @@ fn before_the_integration_is_active_it_is_unavailable() {
         assert_eq!(codes(&access), ["integration_unavailable"], "{state}");
         assert!(!access.applied.allowed);
     }
+    let mut key_died_before_the_set_up_was_done = gym("needs_attention");
+    key_died_before_the_set_up_was_done.groups_by_plan.clear();
+    let access_then = told(&key_died_before_the_set_up_was_done, &good, None);
+    assert_eq!(codes(&access_then), ["integration_unavailable"]);
     let unheard_of = access(None, &member(&good, None), None, now()).expect("known");
     assert_eq!(unheard_of.status, Status::Denied);
     assert_eq!(codes(&unheard_of), ["integration_unavailable"]);

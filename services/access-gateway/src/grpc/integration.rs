@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use contracts::integration::v1 as wire;
 use contracts::integration::v1::integration_service_server::IntegrationService;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use service_runtime::identity::grpc::caller_of;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::gateway::Gateway;
@@ -17,6 +18,7 @@ const DEAD_LETTERS: &str = "listing and replaying of dead letters";
 #[derive(Debug)]
 pub(super) struct Integration {
     pub(super) gateway: Arc<Gateway>,
+    pub(super) shutdown: CancellationToken,
 }
 
 macro_rules! hand_over {
@@ -110,7 +112,9 @@ impl IntegrationService for Integration {
             .gateway
             .watch_sync(&caller, request.into_inner())
             .await?;
-        Ok(Response::new(Box::pin(stream)))
+        // A first sync may take longer than a drain: the watcher asks another replica.
+        let until_shutdown = self.shutdown.clone().cancelled_owned();
+        Ok(Response::new(Box::pin(stream.take_until(until_shutdown))))
     }
 
     async fn list_held_plans(

@@ -6,10 +6,16 @@
 
 pub mod access;
 pub mod integration;
+pub mod sync;
 
 use contracts::wire;
 
 /// RFC 3339, in UTC.
 pub fn instant(at: Option<pbjson_types::Timestamp>) -> Option<String> {
     at.as_ref().and_then(wire::instant).map(|at| at.to_string())
+}
+
+/// Each item in its JSON shape.
+fn list<A: Into<B>, B>(items: Vec<A>) -> Vec<B> {
+    items.into_iter().map(Into::into).collect()
 }

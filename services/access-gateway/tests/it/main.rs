@@ -4,11 +4,14 @@
 mod bad_input;
 mod document;
 mod grpc;
+mod kisi_events;
 mod members;
+mod messages;
 mod outages;
 mod resume;
 mod setup;
 mod status;
+mod syncs;
 mod tokens;
 mod upstream;
 mod world;

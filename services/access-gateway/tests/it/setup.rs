@@ -242,112 +242,6 @@ async fn places_groups_and_previews_have_their_shapes() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn syncs_are_started_followed_and_reported() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let upstream = &world.upstream;
-    let mut sync = wire::Sync {
-        sync_id: "s_1".to_owned(),
-        gym_id: GYM.to_owned(),
-        state: "queued".to_owned(),
-        activation: "first".to_owned(),
-        ..Default::default()
-    };
-    upstream.answer("start_sync", &sync);
-    let staff = world.staff();
-    let path = |rest: &str| format!("/{GYM}/integration/{rest}");
-    let answer = world
-        .call(Method::POST, Some(&staff), &path("sync"), None)
-        .await;
-    assert_eq!(answer.status, 202);
-    assert_eq!(answer.body["id"], "s_1");
-    assert_eq!(answer.body["sync_id"], "s_1");
-    assert_eq!(answer.body["state"], "queued");
-
-    sync.state = "done".to_owned();
-    sync.in_sync = true;
-    sync.report = Some(wire::SyncReport {
-        members: 2,
-        granted: 2,
-        unmanaged_grants: vec![wire::UnmanagedGrant {
-            assignment_id: 9,
-            group_id: 11,
-            ..Default::default()
-        }],
-        ..Default::default()
-    });
-    upstream.answer("get_sync", &sync);
-    let answer = world.get(&staff, &path("syncs/s_1")).await;
-    assert_eq!(answer.body["in_sync"], true);
-    assert_eq!(answer.body["report"]["granted"], 2);
-    assert_eq!(answer.body["report"]["failed"], 0);
-    let unmanaged = &answer.body["report"]["unmanaged_grants"];
-    assert_eq!(unmanaged, &json!([{"assignment_id": 9, "group_id": 11}]));
-
-    let outcome = wire::SyncMemberResponse {
-        outcome: "queued".to_owned(),
-    };
-    upstream.answer("sync_member", &outcome);
-    let answer = world
-        .call(
-            Method::POST,
-            Some(&staff),
-            &format!("/{GYM}/members/m_1/sync"),
-            None,
-        )
-        .await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.body),
-        (202, json!({"outcome": "queued"}))
-    );
-    world.stop().await
-}
-
-#[tokio::test]
-async fn held_plans_are_listed_and_decided_by_digest() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let plan = wire::HeldPlan {
-        id: "h_1".to_owned(),
-        digest: "d_1".to_owned(),
-        class: "unexplained".to_owned(),
-        causes: vec!["drift".to_owned()],
-        revokes: 12,
-        state: "held".to_owned(),
-        ..Default::default()
-    };
-    world.upstream.answer(
-        "list_held_plans",
-        &wire::ListHeldPlansResponse {
-            held_plans: vec![plan.clone()],
-        },
-    );
-    world.upstream.answer("approve_plan", &plan);
-    world.upstream.answer("discard_plan", &plan);
-    let staff = world.staff();
-    let path = format!("/{GYM}/integration/held-plans");
-    let shown = json!({
-        "id": "h_1", "digest": "d_1", "class": "unexplained", "causes": ["drift"],
-        "revokes": 12, "grants": 0, "state": "held",
-    });
-    let answer = world.get(&staff, &path).await;
-    assert_eq!(answer.body, json!({"held_plans": [shown]}));
-    let digest = json!({"digest": "d_1"});
-    let answer = world
-        .post(&staff, &format!("{path}/h_1/approve"), digest)
-        .await;
-    assert_eq!((answer.status.as_u16(), &answer.body), (200, &shown));
-    let answer = world
-        .call(
-            Method::POST,
-            Some(&staff),
-            &format!("{path}/h_1/discard"),
-            None,
-        )
-        .await;
-    assert_eq!(answer.status, 200);
-    world.stop().await
-}
-
-#[tokio::test]
 async fn refusals_of_kisi_sync_keep_their_meaning_and_hide_its_inside() -> anyhow::Result<()> {
     let world = World::start().await?;
     let staff = world.staff();
@@ -413,6 +307,16 @@ async fn refusals_of_kisi_sync_keep_their_meaning_and_hide_its_inside() -> anyho
         assert_eq!(answer.body["detail"], detail);
         assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
     }
+    let unfit = Status::invalid_argument("api_key: Kisi refuses the key");
+    world.upstream.refuse("enable_integration", unfit);
+    let body = json!({"api_key": "k_1"});
+    let answer = world
+        .post(&staff, &format!("/{GYM}/integration"), body)
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.fields()),
+        (400, vec!["api_key"])
+    );
     world.stop().await
 }
 
@@ -435,44 +339,5 @@ async fn integration_is_answered_from_memory_while_kisi_sync_is_down() -> anyhow
         answer.status == 200 && answer.body["version"] == 4 && answer.body["place_id"] == 7
     })
     .await;
-    world.stop().await
-}
-
-#[tokio::test]
-async fn kisi_events_are_passed_on_byte_by_byte() -> anyhow::Result<()> {
-    let world = World::start().await?;
-    let path = format!("/kisi/events/{GYM}");
-    let send = |signature: Option<&str>, body: Vec<u8>| {
-        let mut request = world.http.post(world.url(&path)).body(body);
-        if let Some(signature) = signature {
-            request = request.header("X-Signature", signature);
-        }
-        world.read(Method::POST, &path, request)
-    };
-    let body = b"{\"type\" : \"lock.unlock\"}\n".to_vec();
-    world.upstream.answer(
-        "pass_kisi_event",
-        &contracts::kisi::v1::PassKisiEventResponse { looked_again: true },
-    );
-    assert_eq!(send(Some("abc"), body.clone()).await.status, 200);
-    let calls = world.upstream.calls("pass_kisi_event");
-    let event: contracts::kisi::v1::PassKisiEventRequest =
-        serde_json::from_value(calls[0].message.clone())?;
-    assert_eq!(
-        (event.gym_id.as_str(), event.signature.as_str()),
-        (GYM, "abc")
-    );
-    assert_eq!(event.body, body);
-    assert!(event.received_at.is_some());
-
-    assert_eq!(send(None, body.clone()).await.status, 401);
-    assert_eq!(send(Some("abc"), vec![b' '; 300_000]).await.status, 413);
-    let wrong = Status::permission_denied("the signature does not fit");
-    world.upstream.refuse("pass_kisi_event", wrong);
-    assert_eq!(send(Some("abc"), body.clone()).await.status, 403);
-    world
-        .upstream
-        .refuse("pass_kisi_event", Status::unavailable("down"));
-    assert_eq!(send(Some("abc"), body).await.status, 503);
     world.stop().await
 }

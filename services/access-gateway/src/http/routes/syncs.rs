@@ -12,7 +12,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{Answer, App};
 use crate::gateway::Gateway;
 use crate::http::body::{Json, OptionalJson};
-use crate::http::json::integration::{
+use crate::http::json::sync::{
     ApproveBody, DiscardBody, HeldPlanBody, HeldPlansBody, PreviewBody, PreviewRequestBody,
     StartSyncBody, SyncBody,
 };
