@@ -19,7 +19,9 @@ pub fn ids(event: &BillingEvent) -> Result<(), String> {
         ("new_mandate_id", &event.new_mandate_id),
         ("customer_id", &event.customer_id),
     ];
-    let optional = optional.into_iter().filter_map(|(name, id)| Some((name, id.as_deref()?)));
+    let optional = optional
+        .into_iter()
+        .filter_map(|(name, id)| Some((name, id.as_deref()?)));
     for (name, id) in required.into_iter().chain(optional) {
         // One alphabet for all of them.
         EventId::parse(id).map_err(|why| format!("`{name}` {why}"))?;

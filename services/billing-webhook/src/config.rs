@@ -12,7 +12,11 @@ use service_runtime::telemetry::TelemetrySettings;
 
 /// Takes payment providers' webhooks and answers when they are on disk.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "billing-webhook", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "billing-webhook",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
     #[command(flatten)]
     pub config: Config,
@@ -40,7 +44,11 @@ pub struct Config {
     #[arg(long, env = "HEALTH_ADDR", default_value = "127.0.0.1:9081")]
     pub health_addr: SocketAddr,
     /// YAML file of the endpoints and their secrets; read again when it changes.
-    #[arg(long, env = "BILLING_ENDPOINTS_FILE", default_value = "billing-endpoints.yaml")]
+    #[arg(
+        long,
+        env = "BILLING_ENDPOINTS_FILE",
+        default_value = "billing-endpoints.yaml"
+    )]
     pub billing_endpoints_file: PathBuf,
     /// How often the endpoints file is looked at.
     #[arg(long, env = "BILLING_ENDPOINTS_CHECK_EVERY", default_value = "1s", value_parser = positive_duration)]

@@ -70,8 +70,10 @@ impl Endpoints {
 
     /// Reads and checks a file, and the secrets in files that it names.
     pub fn read(path: &Path) -> Result<Self, EndpointsError> {
-        let unreadable =
-            |source| EndpointsError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |source| EndpointsError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
         Self::parse(&text)
     }
@@ -84,17 +86,25 @@ impl Endpoints {
         for (index, written) in file.endpoints.into_iter().enumerate() {
             let line = line_of_entry(text, index);
             let wrong = |field: &str, why: &str| {
-                let at = line.map_or_else(|| format!("endpoint {}", index + 1), |n| format!("line {n}"));
+                let at = line.map_or_else(
+                    || format!("endpoint {}", index + 1),
+                    |n| format!("line {n}"),
+                );
                 EndpointsError::Invalid(format!("{at}: `{field}` {why}"))
             };
             let endpoint = written.check(wrong)?;
             let path = (endpoint.provider.clone(), endpoint.id.clone());
             if by_path.insert(path, endpoint).is_some() {
-                return Err(wrong("id", "is another endpoint's of the same provider already"));
+                return Err(wrong(
+                    "id",
+                    "is another endpoint's of the same provider already",
+                ));
             }
         }
         if by_path.is_empty() {
-            return Err(EndpointsError::Invalid("`endpoints` must list at least one".into()));
+            return Err(EndpointsError::Invalid(
+                "`endpoints` must list at least one".into(),
+            ));
         }
         Ok(Self { by_path })
     }
@@ -147,7 +157,9 @@ impl Written {
         wrong: impl Fn(&str, &str) -> EndpointsError,
     ) -> Result<Endpoint, EndpointsError> {
         let id = |field: &str, text: &str| {
-            AccountId::parse(text).map(drop).map_err(|why| wrong(field, &why.to_string()))
+            AccountId::parse(text)
+                .map(drop)
+                .map_err(|why| wrong(field, &why.to_string()))
         };
         EventId::parse(&self.id).map_err(|why| wrong("id", &why.to_string()))?;
         id("account", &self.account)?;
@@ -155,22 +167,37 @@ impl Written {
             id("accounts", account)?;
         }
         if provider::find(&self.provider).is_none() {
-            let known: Vec<_> = provider::PROVIDERS.iter().map(|known| known.name()).collect();
-            return Err(wrong("provider", &format!("must be one of {}", known.join(", "))));
+            let known: Vec<_> = provider::PROVIDERS
+                .iter()
+                .map(|known| known.name())
+                .collect();
+            return Err(wrong(
+                "provider",
+                &format!("must be one of {}", known.join(", ")),
+            ));
         }
         let tolerance_seconds = self.tolerance_seconds.unwrap_or(DEFAULT_TOLERANCE);
         if !(1..=86_400).contains(&tolerance_seconds) {
-            return Err(wrong("tolerance_seconds", "must be 1 to 86400; it cannot be switched off"));
+            return Err(wrong(
+                "tolerance_seconds",
+                "must be 1 to 86400; it cannot be switched off",
+            ));
         }
         let mut secrets = self.secrets;
         for path in &self.secret_files {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                wrong("secret_files", &format!("{} cannot be read: {error}", path.display()))
+                wrong(
+                    "secret_files",
+                    &format!("{} cannot be read: {error}", path.display()),
+                )
             })?;
             secrets.push(SecretString::from(text.trim()));
         }
         if secrets.is_empty() {
-            return Err(wrong("secrets", "must hold at least one secret, or `secret_files` a file"));
+            return Err(wrong(
+                "secrets",
+                "must hold at least one secret, or `secret_files` a file",
+            ));
         }
         for secret in &secrets {
             use secrecy::ExposeSecret;
@@ -179,7 +206,10 @@ impl Written {
                 return Err(wrong("secrets", "must not be empty"));
             }
             if self.provider == "standard" && key(secret).is_none() {
-                return Err(wrong("secrets", "must be base64, with or without `whsec_`"));
+                return Err(wrong(
+                    "secrets",
+                    "must be base64, with or without its prefix",
+                ));
             }
         }
         Ok(Endpoint {
@@ -200,8 +230,9 @@ fn line_of_entry(text: &str, index: usize) -> Option<usize> {
         .enumerate()
         .filter(|(_, line)| {
             let line = line.trim_start();
-            line.starts_with("- id") || line.starts_with("- {") || line.starts_with("- ")
-                && line.contains(':')
+            line.starts_with("- id")
+                || line.starts_with("- {")
+                || line.starts_with("- ") && line.contains(':')
         })
         .nth(index)
         .map(|(number, _)| number + 1)
@@ -224,23 +255,60 @@ mod tests {
         assert!(!main.takes_account("acct_b"));
         let desk = endpoints.find("standard", "desk").expect("the endpoint");
         assert_eq!(desk.tolerance_seconds, DEFAULT_TOLERANCE);
-        assert!(desk.takes_account("any"), "without a list every account is taken");
+        assert!(
+            desk.takes_account("any"),
+            "without a list every account is taken"
+        );
         assert!(endpoints.find("stripe", "desk").is_none());
     }
 
     #[test]
     fn what_is_wrong_is_named_by_line_and_field_and_no_secret_is_shown() {
         for (from, to, expected) in [
-            ("tolerance_seconds: 300", "tolerance_seconds: 0", "line 2: `tolerance_seconds` must be 1 to 86400"),
-            ("id: desk", "id: 'de.sk'", "line 3: `id` must be 1 to 64 characters"),
-            ("provider: standard", "provider: paypal", "line 3: `provider` must be one of stripe, standard"),
-            ("secrets: [whsec_a, whsec_b]", "secrets: []", "line 2: `secrets` must hold at least one"),
-            ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_!!", "line 3: `secrets` must be base64"),
-            ("livemode: true", "live_mode: true", "unknown field `live_mode`"),
-            ("id: desk, provider: standard", "id: main, provider: stripe", "line 3: `id` is another endpoint's"),
-            ("account: acct_desk", "account: ''", "line 3: `account` must be"),
+            (
+                "tolerance_seconds: 300",
+                "tolerance_seconds: 0",
+                "line 2: `tolerance_seconds` must be 1 to 86400",
+            ),
+            (
+                "id: desk",
+                "id: 'de.sk'",
+                "line 3: `id` must be 1 to 64 characters",
+            ),
+            (
+                "provider: standard",
+                "provider: paypal",
+                "line 3: `provider` must be one of stripe, standard",
+            ),
+            (
+                "secrets: [whsec_a, whsec_b]",
+                "secrets: []",
+                "line 2: `secrets` must hold at least one",
+            ),
+            (
+                "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+                "whsec_!!",
+                "line 3: `secrets` must be base64",
+            ),
+            (
+                "livemode: true",
+                "live_mode: true",
+                "unknown field `live_mode`",
+            ),
+            (
+                "id: desk, provider: standard",
+                "id: main, provider: stripe",
+                "line 3: `id` is another endpoint's",
+            ),
+            (
+                "account: acct_desk",
+                "account: ''",
+                "line 3: `account` must be",
+            ),
         ] {
-            let error = Endpoints::parse(&GOOD.replace(from, to)).expect_err(to).to_string();
+            let error = Endpoints::parse(&GOOD.replace(from, to))
+                .expect_err(to)
+                .to_string();
             assert!(error.contains(expected), "{to}: {error}");
             assert!(!error.contains("whsec_"), "{to}: {error}");
         }

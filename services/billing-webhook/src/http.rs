@@ -77,8 +77,7 @@ async fn receive(
     body: Body,
 ) -> Answer {
     let endpoints = entrance.endpoints.load();
-    let (Some(provider), Some(endpoint)) =
-        (provider::find(provider), endpoints.find(provider, id))
+    let (Some(provider), Some(endpoint)) = (provider::find(provider), endpoints.find(provider, id))
     else {
         return Answer::NotFound;
     };
@@ -109,7 +108,10 @@ async fn receive(
         }
     };
     count(&events);
-    let ours: Vec<_> = events.into_iter().filter_map(|translated| translated.event).collect();
+    let ours: Vec<_> = events
+        .into_iter()
+        .filter_map(|translated| translated.event)
+        .collect();
     if ours.is_empty() {
         return Answer::Received;
     }
@@ -171,17 +173,21 @@ impl IntoResponse for Answer {
                 (StatusCode::BAD_REQUEST, "signature", (*why).to_owned())
             }
             Self::Refused(Refusal::Body(why)) => (StatusCode::BAD_REQUEST, "body", why.clone()),
-            Self::Unreadable => {
-                (StatusCode::BAD_REQUEST, "body", "the body broke off".to_owned())
-            }
+            Self::Unreadable => (
+                StatusCode::BAD_REQUEST,
+                "body",
+                "the body broke off".to_owned(),
+            ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
                 "not_found",
                 "no such endpoint; post to /webhooks/{provider}/{endpoint}".to_owned(),
             ),
-            Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method", "use POST".to_owned())
-            }
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method",
+                "use POST".to_owned(),
+            ),
             Self::TooSlow => (
                 StatusCode::REQUEST_TIMEOUT,
                 "timeout",
@@ -221,13 +227,17 @@ impl IntoResponse for Answer {
             _ => None,
         };
         if let Some((name, value)) = header {
-            response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+            response
+                .headers_mut()
+                .insert(name, header::HeaderValue::from_static(value));
         }
         response
     }
 }
 
 fn counted(status: StatusCode) {
-    let known = crate::measures::STATUSES.iter().find(|known| **known == status.as_str());
+    let known = crate::measures::STATUSES
+        .iter()
+        .find(|known| **known == status.as_str());
     metrics::counter!(ANSWERS, "status" => known.copied().unwrap_or("other")).increment(1);
 }

@@ -30,7 +30,11 @@ impl Intake {
     /// # Errors
     /// When one of them is not known to be on disk; the others may be. Sending the body again is
     /// safe: an event keeps its id.
-    pub async fn publish(&self, events: &[BillingEvent], now: Timestamp) -> Result<(), PublishError> {
+    pub async fn publish(
+        &self,
+        events: &[BillingEvent],
+        now: Timestamp,
+    ) -> Result<(), PublishError> {
         let started = Instant::now();
         let published = match events {
             // The usual case, without the machinery of many.
@@ -54,6 +58,9 @@ impl Intake {
             ce_subject: event.about(),
             traceparent: None,
         };
-        self.publisher.publish(&event.subject(), &envelope, event).await.map(drop)
+        self.publisher
+            .publish(&event.subject(), &envelope, event)
+            .await
+            .map(drop)
     }
 }

@@ -13,8 +13,10 @@ fn main() -> ExitCode {
     }
     let config = cli.config;
     // Two threads take thousands of posts a second; each more costs memory at rest.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(failed) => {
@@ -35,7 +37,11 @@ fn main() -> ExitCode {
 fn check(file: &std::path::Path) -> ExitCode {
     match Endpoints::read(file) {
         Ok(endpoints) => {
-            println!("{}: {} endpoints, all good", file.display(), endpoints.len());
+            println!(
+                "{}: {} endpoints, all good",
+                file.display(),
+                endpoints.len()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -58,5 +58,8 @@ pub static PROVIDERS: [&dyn Provider; 2] = [&stripe::Stripe, &standard::Standard
 
 /// The provider of this name.
 pub fn find(name: &str) -> Option<&'static dyn Provider> {
-    PROVIDERS.iter().find(|provider| provider.name() == name).copied()
+    PROVIDERS
+        .iter()
+        .find(|provider| provider.name() == name)
+        .copied()
 }

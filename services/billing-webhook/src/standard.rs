@@ -31,14 +31,29 @@ impl Provider for Standard {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let text = |name: &str, missing: &'static str| {
-            headers.get(name).and_then(|value| value.to_str().ok()).ok_or(Refusal::Signature(missing))
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .ok_or(Refusal::Signature(missing))
         };
         let headers = signature::Headers {
             id: text("webhook-id", "the header webhook-id is missing")?,
-            timestamp: text("webhook-timestamp", "the header webhook-timestamp is missing")?,
-            signature: text("webhook-signature", "the header webhook-signature is missing")?,
+            timestamp: text(
+                "webhook-timestamp",
+                "the header webhook-timestamp is missing",
+            )?,
+            signature: text(
+                "webhook-signature",
+                "the header webhook-signature is missing",
+            )?,
         };
-        signature::verify(headers, body, &endpoint.secrets, endpoint.tolerance_seconds, now)
+        signature::verify(
+            headers,
+            body,
+            &endpoint.secrets,
+            endpoint.tolerance_seconds,
+            now,
+        )
     }
 
     fn translate(
@@ -48,7 +63,9 @@ impl Provider for Standard {
         body: &[u8],
     ) -> Result<Vec<Translated>, Refusal> {
         let mut event: BillingEvent = serde_json::from_slice(body).map_err(|error| {
-            Refusal::Body(format!("the body must be a BillingEvent in proto3 JSON: {error}"))
+            Refusal::Body(format!(
+                "the body must be a BillingEvent in proto3 JSON: {error}"
+            ))
         })?;
         event.provider = self.name().to_owned();
         event.account.clone_from(&endpoint.account);
@@ -56,20 +73,34 @@ impl Provider for Standard {
             let id = headers.get("webhook-id").and_then(|id| id.to_str().ok());
             event.event_id = id.unwrap_or_default().to_owned();
         }
-        let kind: BillingEventKind =
-            event.kind.parse().map_err(|why| Refusal::Body(format!("`kind` {why}")))?;
-        if event.occurred_at.as_ref().and_then(contracts::wire::instant).is_none() {
-            return Err(Refusal::Body("`occurred_at` must be an RFC 3339 time".into()));
+        let kind: BillingEventKind = event
+            .kind
+            .parse()
+            .map_err(|why| Refusal::Body(format!("`kind` {why}")))?;
+        if event
+            .occurred_at
+            .as_ref()
+            .and_then(contracts::wire::instant)
+            .is_none()
+        {
+            return Err(Refusal::Body(
+                "`occurred_at` must be an RFC 3339 time".into(),
+            ));
         }
         names_something(&event).map_err(Refusal::Body)?;
         checked::ids(&event).map_err(Refusal::Body)?;
         if let Some(currency) = &mut event.currency {
             currency.make_ascii_uppercase();
             if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-                return Err(Refusal::Body("`currency` must be three letters of ISO 4217".into()));
+                return Err(Refusal::Body(
+                    "`currency` must be three letters of ISO 4217".into(),
+                ));
             }
         }
-        Ok(vec![Translated { event_type: kind.as_str().to_owned(), event: Some(event) }])
+        Ok(vec![Translated {
+            event_type: kind.as_str().to_owned(),
+            event: Some(event),
+        }])
     }
 }
 
@@ -86,7 +117,9 @@ fn names_something(event: &BillingEvent) -> Result<(), String> {
     if named.contains(&true) {
         return Ok(());
     }
-    Err("one of `invoice_id`, `payment_id`, `subscription_id`, `mandate_id` and `customer_id` \
+    Err(
+        "one of `invoice_id`, `payment_id`, `subscription_id`, `mandate_id` and `customer_id` \
          must say what the event is about"
-        .into())
+            .into(),
+    )
 }

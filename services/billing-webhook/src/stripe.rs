@@ -32,7 +32,13 @@ impl Provider for Stripe {
             .ok_or(Refusal::Signature("the header Stripe-Signature is missing"))?
             .to_str()
             .map_err(|_| Refusal::Signature("the header Stripe-Signature is not text"))?;
-        signature::verify(header, body, &endpoint.secrets, endpoint.tolerance_seconds, now)
+        signature::verify(
+            header,
+            body,
+            &endpoint.secrets,
+            endpoint.tolerance_seconds,
+            now,
+        )
     }
 
     fn translate(
@@ -50,15 +56,23 @@ impl Provider for Stripe {
             .to_owned();
         // Thin events carry ids only, and no data to read.
         if body.get("object").and_then(Value::as_str) == Some("v2.core.event") {
-            return Ok(vec![Translated { event_type, event: None }]);
+            return Ok(vec![Translated {
+                event_type,
+                event: None,
+            }]);
         }
         let event: payload::Event = serde_json::from_value(body)
             .map_err(|error| Refusal::Body(format!("not a Stripe event: {error}")))?;
         // A live endpoint of a connected account gets its test events too.
-        let other_mode = endpoint.livemode.is_some_and(|livemode| livemode != event.livemode);
+        let other_mode = endpoint
+            .livemode
+            .is_some_and(|livemode| livemode != event.livemode);
         let account = event.account.as_deref().unwrap_or(&endpoint.account);
         if other_mode || !endpoint.takes_account(account) {
-            return Ok(vec![Translated { event_type, event: None }]);
+            return Ok(vec![Translated {
+                event_type,
+                event: None,
+            }]);
         }
         let translated = translate::translate(&event).map_err(Refusal::Body)?;
         let event = match translated {

@@ -55,7 +55,10 @@ async fn follow(path: PathBuf, every: Duration, current: Current, shutdown: Canc
         seen = now;
         match Endpoints::read(&path) {
             Ok(endpoints) => {
-                info!(endpoints = endpoints.len(), "The billing endpoints were read again");
+                info!(
+                    endpoints = endpoints.len(),
+                    "The billing endpoints were read again"
+                );
                 metrics::counter!(RELOADS, "outcome" => "read").increment(1);
                 current.0.store(Arc::new(endpoints));
             }
@@ -70,5 +73,7 @@ async fn follow(path: PathBuf, every: Duration, current: Current, shutdown: Canc
 /// The content, and that of nothing when it cannot be read: a missing file is a change too.
 fn fingerprint(path: &Path) -> Option<Vec<u8>> {
     use sha2::{Digest, Sha256};
-    std::fs::read(path).ok().map(|bytes| Sha256::digest(bytes).to_vec())
+    std::fs::read(path)
+        .ok()
+        .map(|bytes| Sha256::digest(bytes).to_vec())
 }

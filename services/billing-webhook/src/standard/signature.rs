@@ -31,7 +31,10 @@ pub struct Headers<'a> {
 
 /// The key behind a secret, with or without its prefix `whsec_`.
 pub fn key(secret: &str) -> Option<Vec<u8>> {
-    BASE64.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok().filter(|key| !key.is_empty())
+    BASE64
+        .decode(secret.strip_prefix("whsec_").unwrap_or(secret))
+        .ok()
+        .filter(|key| !key.is_empty())
 }
 
 /// Accepts if any of `secrets` made any `v1`, and the timestamp is within `tolerance_seconds` of
@@ -64,7 +67,10 @@ pub fn verify(
         return Err(Refusal::Signature("webhook-signature has no v1"));
     }
     let mut matches = Choice::from(0);
-    for key in secrets.iter().filter_map(|secret| key(secret.expose_secret())) {
+    for key in secrets
+        .iter()
+        .filter_map(|secret| key(secret.expose_secret()))
+    {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) else {
             continue;
         };
@@ -97,9 +103,16 @@ mod tests {
 
     fn check(id: &str, signature: &str, secret: &str, now: i64) -> Result<(), Refusal> {
         let timestamp = AT.to_string();
-        let headers = Headers { id, timestamp: &timestamp, signature };
+        let headers = Headers {
+            id,
+            timestamp: &timestamp,
+            signature,
+        };
         let now = Timestamp::from_second(now).expect("an instant");
-        let secrets = [SecretString::from("whsec_b3RoZXI="), SecretString::from(secret)];
+        let secrets = [
+            SecretString::from("whsec_b3RoZXI="),
+            SecretString::from(secret),
+        ];
         verify(headers, br#"{"test": 2432232314}"#, &secrets, 300, now)
     }
 
@@ -108,10 +121,13 @@ mod tests {
     #[test]
     fn official_vectors_hold() {
         assert_eq!(check(ID, GOOD, SECRET, AT), Ok(()));
-        assert_eq!(check(ID, GOOD, &SECRET["whsec_".len()..], AT), Ok(()), "without its prefix");
-        let several = format!(
-            "v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc= v2,x {GOOD} nonsense"
+        assert_eq!(
+            check(ID, GOOD, &SECRET["whsec_".len()..], AT),
+            Ok(()),
+            "without its prefix"
         );
+        let several =
+            format!("v1,Ceo5qEr07ixe2NLpvHk3FH9bwy/WavXrAFQ/9tdO6mc= v2,x {GOOD} nonsense");
         assert_eq!(check(ID, &several, SECRET, AT), Ok(()));
     }
 
@@ -128,7 +144,10 @@ mod tests {
             (ID, GOOD, AT + 301),
             (ID, GOOD, AT - 301),
         ] {
-            assert!(check(id, signature, SECRET, now).is_err(), "{id} {signature} {now}");
+            assert!(
+                check(id, signature, SECRET, now).is_err(),
+                "{id} {signature} {now}"
+            );
         }
         assert!(check(ID, GOOD, "whsec_d3Jvbmc=", AT).is_err());
     }

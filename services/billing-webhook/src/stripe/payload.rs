@@ -63,7 +63,10 @@ impl<'a> Object<'a> {
 
     /// A field of fields.
     pub fn child(self, name: &str) -> Option<Object<'a>> {
-        self.0.get(name).filter(|value| value.is_object()).map(Object)
+        self.0
+            .get(name)
+            .filter(|value| value.is_object())
+            .map(Object)
     }
 
     /// Whether the field is there with a value.
@@ -73,7 +76,8 @@ impl<'a> Object<'a> {
 
     /// `customer`, else the newest versions' `customer_account`.
     pub fn customer(self) -> Option<&'a str> {
-        self.id_of("customer").or_else(|| self.id_of("customer_account"))
+        self.id_of("customer")
+            .or_else(|| self.id_of("customer_account"))
     }
 
     /// An invoice's `parent.subscription_details` (new), else its `subscription_details` (old).
@@ -86,13 +90,18 @@ impl<'a> Object<'a> {
     /// An invoice's subscription: new place, old place, then its first line that names one.
     pub fn invoice_subscription(self) -> Option<&'a str> {
         let of_line = || {
-            self.0.get("lines")?.get("data")?.as_array()?.iter().find_map(|line| {
-                let line = Object(line);
-                line.child("parent")
-                    .and_then(|parent| parent.child("subscription_item_details"))
-                    .and_then(|details| details.id_of("subscription"))
-                    .or_else(|| line.id_of("subscription"))
-            })
+            self.0
+                .get("lines")?
+                .get("data")?
+                .as_array()?
+                .iter()
+                .find_map(|line| {
+                    let line = Object(line);
+                    line.child("parent")
+                        .and_then(|parent| parent.child("subscription_item_details"))
+                        .and_then(|details| details.id_of("subscription"))
+                        .or_else(|| line.id_of("subscription"))
+                })
         };
         self.child("parent")
             .and_then(|parent| parent.child("subscription_details"))
@@ -104,18 +113,28 @@ impl<'a> Object<'a> {
     /// An invoice's payment: old places, then an expanded `payments` (new).
     pub fn invoice_payment(self) -> Option<&'a str> {
         let of_payments = || {
-            self.0.get("payments")?.get("data")?.as_array()?.iter().find_map(|entry| {
-                let payment = Object(entry).child("payment")?;
-                payment.id_of("payment_intent").or_else(|| payment.id_of("charge"))
-            })
+            self.0
+                .get("payments")?
+                .get("data")?
+                .as_array()?
+                .iter()
+                .find_map(|entry| {
+                    let payment = Object(entry).child("payment")?;
+                    payment
+                        .id_of("payment_intent")
+                        .or_else(|| payment.id_of("charge"))
+                })
         };
-        self.id_of("payment_intent").or_else(|| self.id_of("charge")).or_else(of_payments)
+        self.id_of("payment_intent")
+            .or_else(|| self.id_of("charge"))
+            .or_else(of_payments)
     }
 
     /// `gymflow_` keys of the subscription's snapshot, overridden by the object's own.
     pub fn metadata(self) -> Vec<(String, String)> {
         let maps = [
-            self.subscription_details().and_then(|details| details.child("metadata")),
+            self.subscription_details()
+                .and_then(|details| details.child("metadata")),
             self.child("metadata"),
         ];
         maps.into_iter()

@@ -48,7 +48,9 @@ pub fn verify(
         .parse()
         .ok()
         .filter(|_| at.bytes().all(|byte| byte.is_ascii_digit()))
-        .ok_or(Refusal::Signature("the signature's timestamp is no number of seconds"))?;
+        .ok_or(Refusal::Signature(
+            "the signature's timestamp is no number of seconds",
+        ))?;
 
     let mut matches = Choice::from(0);
     for secret in secrets {
@@ -70,7 +72,9 @@ pub fn verify(
     }
     // Only a signer learns that it is too early or too late.
     if now.as_second().abs_diff(seconds) > tolerance_seconds.unsigned_abs() {
-        return Err(Refusal::Signature("the signature's timestamp is too far from now"));
+        return Err(Refusal::Signature(
+            "the signature's timestamp is too far from now",
+        ));
     }
     Ok(())
 }
@@ -85,8 +89,17 @@ mod tests {
     const AT: i64 = 1_614_265_330;
 
     fn check(header: &str, secrets: &[&str], now: i64) -> Result<(), Refusal> {
-        let secrets: Vec<_> = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-        verify(header, BODY, &secrets, 300, Timestamp::from_second(now).expect("an instant"))
+        let secrets: Vec<_> = secrets
+            .iter()
+            .map(|secret| SecretString::from(*secret))
+            .collect();
+        verify(
+            header,
+            BODY,
+            &secrets,
+            300,
+            Timestamp::from_second(now).expect("an instant"),
+        )
     }
 
     #[test]
@@ -103,7 +116,11 @@ mod tests {
             format!("v1={GOOD},t={AT}"),
             format!("t={AT}, v1={}", GOOD.to_uppercase()),
         ] {
-            assert_eq!(check(&header, &["whsec_new", SECRET], AT), Ok(()), "{header}");
+            assert_eq!(
+                check(&header, &["whsec_new", SECRET], AT),
+                Ok(()),
+                "{header}"
+            );
         }
     }
 
@@ -111,12 +128,24 @@ mod tests {
     fn everything_else_is_refused() {
         let wrong = "00".repeat(32);
         for (header, now, why) in [
-            (format!("t={AT},v1={wrong}"), AT, "the signature does not match"),
-            (format!("t={AT},v1={}", &GOOD[..62]), AT, "the signature does not match"),
+            (
+                format!("t={AT},v1={wrong}"),
+                AT,
+                "the signature does not match",
+            ),
+            (
+                format!("t={AT},v1={}", &GOOD[..62]),
+                AT,
+                "the signature does not match",
+            ),
             (format!("t={AT},v1=zz"), AT, "the signature does not match"),
             (format!("t={AT},v0={GOOD}"), AT, "the signature has no v1"),
             (format!("v1={GOOD}"), AT, "the signature has no timestamp"),
-            (format!("t={AT},t={AT},v1={GOOD}"), AT, "the signature has two timestamps"),
+            (
+                format!("t={AT},t={AT},v1={GOOD}"),
+                AT,
+                "the signature has two timestamps",
+            ),
             (
                 format!("t=+{AT},v1={GOOD}"),
                 AT,
@@ -134,7 +163,11 @@ mod tests {
             ),
             (String::new(), AT, "the signature has no timestamp"),
         ] {
-            assert_eq!(check(&header, &[SECRET], now), Err(Refusal::Signature(why)), "{header}");
+            assert_eq!(
+                check(&header, &[SECRET], now),
+                Err(Refusal::Signature(why)),
+                "{header}"
+            );
         }
         assert!(check(&format!("t={AT},v1={GOOD}"), &["whsec_other"], AT).is_err());
     }

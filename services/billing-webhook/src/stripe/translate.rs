@@ -52,9 +52,10 @@ fn take(event: &Event, object: Object<'_>) -> Option<Taken> {
         "customer.subscription.resumed" => subscription(object, Kind::SubscriptionResumed),
         "customer.subscription.deleted" => subscription(object, Kind::SubscriptionCancelled),
         "customer.subscription.created" => subscription(object, Kind::SubscriptionChanged),
-        "customer.subscription.updated" => {
-            subscription(object, updated(object, event.data.previous_attributes.as_ref()))
-        }
+        "customer.subscription.updated" => subscription(
+            object,
+            updated(object, event.data.previous_attributes.as_ref()),
+        ),
         // Several partial refunds add up; only the last one says that the whole is back.
         "charge.refunded" if object.is("refunded") => {
             let mut taken = charge(object, Kind::PaymentRefunded, "amount_refunded");
@@ -113,8 +114,9 @@ fn invoice(object: Object<'_>, kind: Kind) -> Taken {
 
 fn failed(object: Object<'_>, next_attempt_at: Option<pbjson_types::Timestamp>) -> Taken {
     let mut taken = invoice(object, Kind::PaymentFailed);
-    taken.event.amount_minor =
-        object.integer("amount_remaining").or_else(|| object.integer("amount_due"));
+    taken.event.amount_minor = object
+        .integer("amount_remaining")
+        .or_else(|| object.integer("amount_due"));
     taken.event.next_attempt_at = next_attempt_at;
     taken.event.payment_url = text(object.text("hosted_invoice_url"));
     taken.event.reason = text(
@@ -143,7 +145,10 @@ fn paid(object: Object<'_>, event_type: &str) -> Taken {
 /// The one body that ties a payment to its invoice in the new shape. A part payment must not settle
 /// the invoice.
 fn invoice_payment(object: Object<'_>) -> Option<Taken> {
-    let (paid, asked) = (object.integer("amount_paid")?, object.integer("amount_requested")?);
+    let (paid, asked) = (
+        object.integer("amount_paid")?,
+        object.integer("amount_requested")?,
+    );
     if !object.is("is_default") || paid < asked {
         return None;
     }
@@ -153,7 +158,9 @@ fn invoice_payment(object: Object<'_>) -> Option<Taken> {
         event: BillingEvent {
             invoice_id: text(object.id_of("invoice")),
             payment_id: text(payment.and_then(|payment| {
-                payment.id_of("payment_intent").or_else(|| payment.id_of("charge"))
+                payment
+                    .id_of("payment_intent")
+                    .or_else(|| payment.id_of("charge"))
             })),
             amount_minor: Some(paid),
             amount_due_minor: Some(asked),
@@ -165,8 +172,9 @@ fn invoice_payment(object: Object<'_>) -> Option<Taken> {
 
 fn forgiven(object: Object<'_>, reason: Option<&str>) -> Taken {
     let mut taken = invoice(object, Kind::InvoiceForgiven);
-    taken.event.amount_minor =
-        object.integer("amount_remaining").or_else(|| object.integer("amount_due"));
+    taken.event.amount_minor = object
+        .integer("amount_remaining")
+        .or_else(|| object.integer("amount_due"));
     taken.event.reason = text(reason);
     taken
 }
@@ -197,13 +205,16 @@ fn subscription(object: Object<'_>, kind: Kind) -> Taken {
     };
     let paused_why = || {
         let details = object.child("status_details")?.child("paused")?;
-        details.child("subscription").and_then(|of| of.text("type")).or_else(|| details.text("type"))
+        details
+            .child("subscription")
+            .and_then(|of| of.text("type"))
+            .or_else(|| details.text("type"))
     };
     let cancelled_why = || object.child("cancellation_details")?.text("reason");
     let reason = match kind {
-        Kind::SubscriptionPaused => {
-            pause.and_then(|pause| pause.text("behavior")).or_else(paused_why)
-        }
+        Kind::SubscriptionPaused => pause
+            .and_then(|pause| pause.text("behavior"))
+            .or_else(paused_why),
         Kind::SubscriptionCancelled => cancelled_why(),
         Kind::SubscriptionChanged => object.text("status"),
         _ => None,
@@ -247,7 +258,11 @@ fn charge(object: Object<'_>, kind: Kind, amount: &str) -> Taken {
     Taken {
         kind,
         event: BillingEvent {
-            payment_id: text(object.id_of("payment_intent").or_else(|| object.id_of("charge"))),
+            payment_id: text(
+                object
+                    .id_of("payment_intent")
+                    .or_else(|| object.id_of("charge")),
+            ),
             customer_id: text(object.customer()),
             amount_minor: object.integer(amount),
             currency: currency(object),
@@ -265,7 +280,10 @@ fn moves_money(dispute: Object<'_>) -> bool {
 }
 
 fn instant(object: Object<'_>, name: &str) -> Option<pbjson_types::Timestamp> {
-    object.integer(name).and_then(|at| Timestamp::from_second(at).ok()).map(wire::timestamp)
+    object
+        .integer(name)
+        .and_then(|at| Timestamp::from_second(at).ok())
+        .map(wire::timestamp)
 }
 
 fn currency(object: Object<'_>) -> Option<String> {

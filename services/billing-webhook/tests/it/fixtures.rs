@@ -34,7 +34,11 @@ fn translate(provider: &str, file: &Path, livemode: bool) -> Result<Vec<Translat
 fn kinds(translated: &[Translated]) -> Vec<String> {
     translated
         .iter()
-        .map(|one| one.event.as_ref().map_or("none".into(), |event| event.kind.clone()))
+        .map(|one| {
+            one.event
+                .as_ref()
+                .map_or("none".into(), |event| event.kind.clone())
+        })
         .collect()
 }
 
@@ -47,7 +51,10 @@ fn expected() -> Vec<(String, Vec<String>)> {
         .map(|line| {
             let cells: Vec<_> = line.split('|').map(str::trim).collect();
             let kinds = cells[3].split(", ").map(|kind| {
-                kind.split_whitespace().next().unwrap_or_default().to_owned()
+                kind.split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
             });
             (cells[1].trim_matches('`').to_owned(), kinds.collect())
         })
@@ -62,7 +69,10 @@ fn every_fixture_becomes_what_the_index_says() {
         let (provider, _) = file.split_once('/').expect("a folder");
         let outcome = translate(provider, &folder().join(&file), true);
         if expected == ["400"] {
-            assert!(matches!(outcome, Err(Refusal::Body(_))), "{file}: {outcome:?}");
+            assert!(
+                matches!(outcome, Err(Refusal::Body(_))),
+                "{file}: {outcome:?}"
+            );
         } else {
             assert_eq!(kinds(&outcome.expect(&file)), expected, "{file}");
         }
@@ -71,14 +81,22 @@ fn every_fixture_becomes_what_the_index_says() {
 
 #[test]
 fn every_fixture_is_snapshotted() {
-    for (provider, sub) in [("stripe", "stripe"), ("stripe", "more"), ("standard", "standard")] {
+    for (provider, sub) in [
+        ("stripe", "stripe"),
+        ("stripe", "more"),
+        ("standard", "standard"),
+    ] {
         let mut files: Vec<_> = std::fs::read_dir(folder().join(sub))
             .expect("a folder")
             .map(|entry| entry.expect("an entry").path())
             .collect();
         files.sort();
         for file in files {
-            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+            let name = file
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
             let text = match translate(provider, &file, true) {
                 Ok(translated) => translated
                     .iter()
@@ -115,11 +133,14 @@ fn test_events_are_taken_by_a_test_endpoint_alone() {
 
 #[test]
 fn an_account_outside_the_endpoints_list_is_not_for_us() {
-    let body = std::fs::read(folder().join("stripe/d1_new_invoice.payment_failed.json")).expect("it");
+    let body =
+        std::fs::read(folder().join("stripe/d1_new_invoice.payment_failed.json")).expect("it");
     let mut endpoint = endpoint("stripe", true);
     endpoint.accounts = vec!["acct_other".into()];
     let found = provider::find("stripe").expect("a provider");
-    let translated = found.translate(&endpoint, &HeaderMap::new(), &body).expect("a body");
+    let translated = found
+        .translate(&endpoint, &HeaderMap::new(), &body)
+        .expect("a body");
     assert_eq!(kinds(&translated), ["none"]);
 }
 
@@ -130,23 +151,50 @@ fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
     let mut headers = HeaderMap::new();
     headers.insert("webhook-id", "msg_1".parse().expect("a header"));
     let good = r#"{"eventId":"e1","kind":"payment_failed","occurredAt":"2026-10-01T05:00:07Z","invoiceId":"in_1","currency":"eur"}"#;
-    assert!(found.translate(&endpoint, &headers, good.as_bytes()).is_ok());
+    assert!(
+        found
+            .translate(&endpoint, &headers, good.as_bytes())
+            .is_ok()
+    );
     for (from, to, expected) in [
-        ("payment_failed", "payment_lost", "`kind` must be one of payment_failed, payment_succeeded"),
-        ("\"in_1\"", "\"in.1\"", "`invoice_id` must be 1 to 64 characters"),
+        (
+            "payment_failed",
+            "payment_lost",
+            "`kind` must be one of payment_failed, payment_succeeded",
+        ),
+        (
+            "\"in_1\"",
+            "\"in.1\"",
+            "`invoice_id` must be 1 to 64 characters",
+        ),
         ("\"invoiceId\":\"in_1\",", "", "one of `invoice_id`"),
-        ("2026-10-01T05:00:07Z", "yesterday", "the body must be a BillingEvent"),
-        ("\"occurredAt\":\"2026-10-01T05:00:07Z\",", "", "`occurred_at` must be"),
+        (
+            "2026-10-01T05:00:07Z",
+            "yesterday",
+            "the body must be a BillingEvent",
+        ),
+        (
+            "\"occurredAt\":\"2026-10-01T05:00:07Z\",",
+            "",
+            "`occurred_at` must be",
+        ),
         ("\"eur\"", "\"euro\"", "`currency` must be three letters"),
         ("\"e1\"", "\"e 1\"", "`event_id` must be"),
         ("{\"eventId\"", "[", "the body must be a BillingEvent"),
     ] {
         let body = good.replace(from, to);
-        let refusal = found.translate(&endpoint, &headers, body.as_bytes()).expect_err(to);
+        let refusal = found
+            .translate(&endpoint, &headers, body.as_bytes())
+            .expect_err(to);
         assert!(refusal.to_string().contains(expected), "{to}: {refusal}");
     }
     let stripe = provider::find("stripe").expect("a provider");
     for body in ["", "[]", "{}", "{\"type\":\"invoice.paid\"}", "\u{feff}{}"] {
-        assert!(stripe.translate(&endpoint, &headers, body.as_bytes()).is_err(), "{body}");
+        assert!(
+            stripe
+                .translate(&endpoint, &headers, body.as_bytes())
+                .is_err(),
+            "{body}"
+        );
     }
 }
