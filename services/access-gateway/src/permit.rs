@@ -1,6 +1,7 @@
 //! Who may call what: a member reaches their own page, staff their own gym by scope, a service
 //! everything. Ids are checked first, so that a malformed one is named before anything else.
 
+use access_domain::ids::MemberId;
 use service_runtime::identity::{Caller, Role};
 
 use crate::refusal::{FieldError, Refusal};
@@ -34,10 +35,13 @@ impl Scope {
 pub fn check_ids(ids: &[(&str, &str)]) -> Result<(), Refusal> {
     let bad: Vec<FieldError> = ids
         .iter()
-        .filter(|(_, id)| !is_id(id))
-        .map(|(field, _)| FieldError {
-            field: (*field).to_owned(),
-            message: "1 to 64 characters of A-Z, a-z, 0-9, _ and - are expected".to_owned(),
+        // Every kind of id has the same alphabet; access-domain keeps it.
+        .filter_map(|(field, id)| {
+            let invalid = MemberId::parse(id).err()?;
+            Some(FieldError {
+                field: (*field).to_owned(),
+                message: invalid.to_string(),
+            })
         })
         .collect();
     if bad.is_empty() {
@@ -45,13 +49,6 @@ pub fn check_ids(ids: &[(&str, &str)]) -> Result<(), Refusal> {
     } else {
         Err(Refusal::Invalid(bad))
     }
-}
-
-fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 /// A Kisi id: positive.

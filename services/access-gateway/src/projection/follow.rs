@@ -18,6 +18,12 @@ use tracing::error;
 
 use super::Projection;
 
+/// Messages passed over; anything above zero needs a person.
+const UNREADABLE: &str = "projection_unreadable_messages_total";
+
+/// How many of the three streams are being followed now: less than 3 says that answers may be old.
+const FOLLOWED: &str = "projection_streams_followed";
+
 /// The server refuses to let us read.
 #[derive(Debug, thiserror::Error)]
 #[error("the stream {stream} cannot be read")]
@@ -34,6 +40,14 @@ pub async fn follow(
     ready: &Condition,
     shutdown: CancellationToken,
 ) -> Result<(), FollowError> {
+    service_runtime::metrics::register_counter(
+        UNREADABLE,
+        "Messages of the bus that made no sense to the projection and were passed over",
+    );
+    service_runtime::metrics::register_gauge(
+        FOLLOWED,
+        "Streams the projection follows now, of 3; fewer say that answers may be old",
+    );
     let membership = source(
         bus,
         subjects::MEMBERSHIP,
@@ -56,6 +70,7 @@ pub async fn follow(
         shutdown,
     );
     let caught_up = [&membership.1, &access.1, &integration.1].map(Clone::clone);
+    let followed = measure(caught_up.clone());
     let announce = async {
         for mut status in caught_up {
             // Fails when the reader has ended, and then so does `try_join`.
@@ -67,7 +82,22 @@ pub async fn follow(
         ready.set_ready();
         Ok(())
     };
-    tokio::try_join!(membership.0, access.0, integration.0, announce).map(drop)
+    tokio::try_join!(membership.0, access.0, integration.0, announce, followed).map(drop)
+}
+
+/// Keeps the gauge until a reader ends.
+async fn measure(mut streams: [Status; 3]) -> Result<(), FollowError> {
+    loop {
+        let followed = streams
+            .iter_mut()
+            .filter_map(|status| status.borrow_and_update().following.then_some(1.0))
+            .sum::<f64>();
+        metrics::gauge!(FOLLOWED).set(followed);
+        let changes = streams.iter_mut().map(|status| Box::pin(status.changed()));
+        if futures_util::future::select_all(changes).await.0.is_err() {
+            return Ok(());
+        }
+    }
 }
 
 type Status = tokio::sync::watch::Receiver<event_bus::ProjectionStatus>;
@@ -89,8 +119,12 @@ where
         let apply = |entry: Entry| match entry.parse::<M>() {
             // The address is what the publisher was allowed to write; the body must agree.
             Ok(message) if message.subject() == entry.subject => take(message),
-            Ok(_) => error!(subject = %entry.subject, "A message lies under a subject not its own"),
+            Ok(_) => {
+                metrics::counter!(UNREADABLE).increment(1);
+                error!(subject = %entry.subject, "A message lies under a subject not its own");
+            }
             Err(failed) => {
+                metrics::counter!(UNREADABLE).increment(1);
                 error!(subject = %entry.subject, "A message makes no sense: {failed}");
             }
         };

@@ -65,6 +65,66 @@ async fn list_joins_names_with_statuses() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn page_filtered_by_status_is_filled_over_pages_and_goes_on_where_it_ended()
+-> anyhow::Result<()> {
+    let world = with_members().await?;
+    let page = |members: &[&str], next: &str| ListMembersResponse {
+        members: members
+            .iter()
+            .map(|member| Member {
+                member_id: (*member).to_owned(),
+                ..Default::default()
+            })
+            .collect(),
+        next_page_token: next.to_owned(),
+    };
+    world
+        .upstream
+        .answer_once("list_members", &page(&["m_1", "m_2"], "t_1"));
+    world
+        .upstream
+        .answer_once("list_members", &page(&["m_3"], "t_2"));
+    let staff = world.staff();
+    let path = format!("/{GYM}/members?status=granted&page_size=2");
+    let first = world.get(&staff, &path).await;
+    let ids = |body: &serde_json::Value| -> Vec<String> {
+        let rows = body["members"].as_array().cloned().unwrap_or_default();
+        rows.iter()
+            .filter_map(|row| row["member_id"].as_str().map(str::to_owned))
+            .collect()
+    };
+    assert_eq!(ids(&first.body), ["m_1", "m_3"]);
+    let token = first.body["next_page_token"].as_str().expect("a next page");
+    world.upstream.answer_once("list_members", &page(&[], ""));
+    let last = world
+        .get(&staff, &format!("{path}&page_token={token}"))
+        .await;
+    assert_eq!(last.body, json!({"members": []}));
+    let asked: Vec<_> = world
+        .upstream
+        .calls("list_members")
+        .into_iter()
+        .map(|call| {
+            (
+                call.message["pageSize"].clone(),
+                call.message["pageToken"].clone(),
+            )
+        })
+        .collect();
+    let none = serde_json::Value::Null;
+    // The second page of theirs fills what the first left open, and not more.
+    assert_eq!(
+        asked,
+        [
+            (json!(2), none),
+            (json!(1), json!("t_1")),
+            (json!(2), json!("t_2"))
+        ]
+    );
+    world.stop().await
+}
+
+#[tokio::test]
 async fn list_is_answered_from_memory_while_membership_events_is_down() -> anyhow::Result<()> {
     let world = with_members().await?;
     world

@@ -87,3 +87,54 @@ async fn projection_goes_on_after_a_restart_of_nats_and_answers_meanwhile() -> a
     world.status_becomes("m_1", "revoking").await;
     world.stop().await
 }
+
+#[tokio::test]
+async fn services_behind_that_are_nowhere_stop_no_check_and_no_page() -> anyhow::Result<()> {
+    let world = World::start_alone().await?;
+    world.active_gym().await;
+    world
+        .publish(&decision("m_1", 1, &["missed_payment"]))
+        .await;
+    let page = world.status_becomes("m_1", "denied").await;
+    assert_eq!(
+        page["alerts"][0]["action"],
+        serde_json::json!({"kind": "pay"})
+    );
+    let staff = world.staff();
+    let list = world.get(&staff, &format!("/{GYM}/members")).await;
+    assert_eq!(list.body["members"][0]["member_id"], "m_1");
+    let integration = world.get(&staff, &format!("/{GYM}/integration")).await;
+    assert_eq!(integration.body["state"], "active");
+    let places = world
+        .get(&staff, &format!("/{GYM}/integration/places"))
+        .await;
+    assert_eq!(places.status, 503);
+    // Nothing of addresses or connections.
+    assert_eq!(places.body["detail"], "kisi-sync does not answer now");
+    world.stop().await
+}
+
+#[tokio::test]
+async fn message_that_makes_no_sense_blinds_nobody() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    world.active_gym().await;
+    let garbage = serde_json::json!({"version": {"not": "a number"}});
+    world
+        .publish_as("membership.v1.iron.m_1", "garbage", &garbage)
+        .await;
+    // Under another member's address: what it says of m_2 must not count.
+    let stray = decision("m_2", 9, &["barred_by_staff"]);
+    world
+        .publish_as("membership.v1.iron.m_1", "stray", &stray)
+        .await;
+    world.publish(&decision("m_2", 1, &[])).await;
+    let page = world.status_becomes("m_2", "granting").await;
+    assert_eq!(page["decision"]["version"], 1);
+    let metrics = format!("http://{}/metrics", world.config.health_addr);
+    let metrics = world.http.get(metrics).send().await?.text().await?;
+    assert!(
+        metrics.contains("projection_unreadable_messages_total"),
+        "{metrics}"
+    );
+    world.stop().await
+}

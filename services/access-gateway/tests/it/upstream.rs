@@ -1,7 +1,7 @@
 //! kisi-sync and membership-events as a scripted gRPC server: each call is kept, and answered as
 //! the test said, else UNIMPLEMENTED.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -35,6 +35,7 @@ pub struct Call {
 #[derive(Clone, Default)]
 pub struct Upstream {
     answers: Arc<Mutex<HashMap<&'static str, Result<Value, Status>>>>,
+    queued: Arc<Mutex<HashMap<&'static str, VecDeque<Value>>>>,
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
@@ -55,6 +56,13 @@ impl Upstream {
     pub fn answer<M: Serialize>(&self, method: &'static str, message: &M) {
         let message = serde_json::to_value(message).expect("a message");
         self.lock_answers().insert(method, Ok(message));
+    }
+
+    /// The next call of `method` answers this, before what else was said.
+    pub fn answer_once<M: Serialize>(&self, method: &'static str, message: &M) {
+        let message = serde_json::to_value(message).expect("a message");
+        let mut queued = self.queued.lock().expect("no test panicked here");
+        queued.entry(method).or_default().push_back(message);
     }
 
     /// From now on `method` refuses.
@@ -96,7 +104,12 @@ impl Upstream {
                 authorization: text("authorization").unwrap_or_default(),
                 message: serde_json::to_value(request.get_ref()).expect("a message"),
             });
-        let answer = self.lock_answers().get(method).cloned();
+        let mut queued = self.queued.lock().expect("no test panicked here");
+        let next = queued.get_mut(method).and_then(VecDeque::pop_front);
+        let answer = match next {
+            Some(message) => Some(Ok(message)),
+            None => self.lock_answers().get(method).cloned(),
+        };
         let message = answer.unwrap_or_else(|| Err(Status::unimplemented("not scripted")))?;
         Ok(serde_json::from_value(message).expect("the scripted answer is of the call's type"))
     }

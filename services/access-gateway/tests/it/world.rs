@@ -60,10 +60,27 @@ impl World {
 
     /// A gateway on this server, perhaps not caught up.
     pub async fn start_on(nats: NatsServer) -> anyhow::Result<Self> {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let tokens = TokenIssuer::new()?;
         let upstream = Upstream::default();
         let url = upstream.serve().await?;
+        Self::start_before(nats, upstream, url).await
+    }
+
+    /// A gateway whose two services behind it are nowhere.
+    pub async fn start_alone() -> anyhow::Result<Self> {
+        let nats = NatsServer::start().await?;
+        let nowhere = format!("http://127.0.0.1:{}", free_port());
+        let world = Self::start_before(nats, Upstream::default(), nowhere).await?;
+        world.ready().await;
+        Ok(world)
+    }
+
+    async fn start_before(
+        nats: NatsServer,
+        upstream: Upstream,
+        url: String,
+    ) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tokens = TokenIssuer::new()?;
         let settings = NatsSettings::for_testing(&nats.url(), &nats.monitor_url());
         let free = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = Config {
@@ -146,17 +163,23 @@ impl World {
     }
 
     pub async fn publish<M: BusMessage>(&self, message: &M) {
+        self.publish_as(&message.subject(), &message.id(), message)
+            .await;
+    }
+
+    /// Publishes anything under any subject.
+    pub async fn publish_as(&self, subject: &str, id: &str, message: &impl serde::Serialize) {
         let envelope = Envelope {
-            ce_id: message.id(),
-            ce_type: M::TYPE.to_owned(),
+            ce_id: id.to_owned(),
+            ce_type: "test".to_owned(),
             ce_source: "/test".to_owned(),
             ce_time: now(),
-            ce_subject: message.about(),
+            ce_subject: id.to_owned(),
             traceparent: None,
         };
         self.bus
             .publisher()
-            .publish(&message.subject(), &envelope, message)
+            .publish(subject, &envelope, message)
             .await
             .expect("published");
     }
