@@ -256,14 +256,15 @@ mod tests {
 
     #[test]
     fn an_event_that_cannot_be_understood_names_its_field() {
-        let change: [(&str, fn(&mut BillingEvent)); 5] = [
+        type Change = fn(&mut BillingEvent);
+        let changes: [(&str, Change); 5] = [
             ("kind", |e| e.kind = "payment_exploded".into()),
             ("event_id", |e| e.event_id = "a.b".into()),
             ("occurred_at", |e| e.occurred_at = None),
             ("amount_minor", |e| e.amount_minor = Some(-1)),
             ("currency", |e| e.currency = Some("euro".into())),
         ];
-        for (field, change) in change {
+        for (field, change) in changes {
             let mut event = event();
             change(&mut event);
             let error = fact(&event).expect_err(field);

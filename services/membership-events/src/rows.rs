@@ -84,6 +84,11 @@ pub fn rules(row: &gyms::Model) -> Result<GymRules, StoreError> {
     })
 }
 
+/// A stored id of a gym.
+pub fn gym_id(id: &str) -> Result<GymId, StoreError> {
+    GymId::parse(id).map_err(|_| nonsense("members", "gym_id", id))
+}
+
 /// Stored ids of members.
 pub fn member_ids(ids: Vec<String>) -> Result<BTreeSet<MemberId>, StoreError> {
     ids.into_iter()

@@ -62,7 +62,7 @@ impl Decisions {
             cause,
             mine: Vec::new(),
             leaves_rows: false,
-            sets_timer: false,
+            next_timer: None,
             changed: 0,
             versions: BTreeMap::new(),
         })
@@ -91,7 +91,7 @@ pub struct Unit<'a> {
     cause: CauseOf,
     mine: Vec<OutboxRow>,
     leaves_rows: bool,
-    sets_timer: bool,
+    next_timer: Option<Timestamp>,
     changed: usize,
     versions: BTreeMap<MemberId, i64>,
 }
@@ -159,7 +159,7 @@ impl Unit<'_> {
                 change.changes_at,
             )
             .await?;
-            self.sets_timer |= change.changes_at.is_some();
+            self.next_timer = self.next_timer.into_iter().chain(change.changes_at).min();
             occurred_at = change.occurred_at;
             changed.push((decision.member, change.state.version, json));
         }
@@ -224,8 +224,8 @@ impl Unit<'_> {
         if self.leaves_rows {
             self.decisions.relay.wake();
         }
-        if self.sets_timer {
-            self.decisions.wake.wake();
+        if let Some(at) = self.next_timer {
+            self.decisions.wake.stored(at);
         }
         Ok(self.versions)
     }

@@ -226,12 +226,16 @@ pub async fn list_ids(
         .step("listing members")
 }
 
-/// The earliest instant at which time alone changes a decision.
-pub async fn next_change(db: &impl ConnectionTrait) -> Result<Option<i64>, StoreError> {
+/// The earliest instant after `now` at which time alone changes a decision, microseconds.
+pub async fn next_change_after(
+    db: &impl ConnectionTrait,
+    now: Timestamp,
+) -> Result<Option<i64>, StoreError> {
     members::Entity::find()
         .select_only()
         .column(members::Column::ChangesAt)
         .filter(members::Column::ChangesAt.is_not_null())
+        .filter(members::Column::ChangesAt.gt(micros(now)))
         .order_by_asc(members::Column::ChangesAt)
         .limit(1)
         .into_tuple::<Option<i64>>()

@@ -1,8 +1,11 @@
 //! What fails around the service, and what must hold all the same.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::membership::v1 as wire;
+use event_bus::{ConsumerConfig, Disposition};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{GYM, World, invoice, on_both};
 
@@ -72,6 +75,42 @@ on_both! {
         });
         let newest = newest.await.expect("a member").into_inner().state.expect("a state");
         assert_eq!(newest.version, state.version);
+    }
+
+    async fn messages_of_one_member_go_out_in_order(world: World) {
+        world.with_ann().await;
+        if world.is_postgres() {
+            world.start_replica().await;
+        }
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (watched, stop) = (seen.clone(), CancellationToken::new());
+        let watching = world
+            .bus
+            .consumer(ConsumerConfig::new("MEMBERSHIP", "watcher", "membership.v1.>").concurrency(1))
+            .run(
+                move |state: wire::MembershipStatusChanged, _| {
+                    watched.lock().expect("no panic").push(state.version);
+                    async { Disposition::Done }
+                },
+                stop.clone(),
+            );
+        let watching = tokio::spawn(watching);
+        let clients = world.clients_with(&world.tokens.service("writers"));
+        for i in 0..30_usize {
+            let mut put = world.membership("ms", "ann");
+            put.plan_id = format!("plan_{i}");
+            let mut client = clients[i % clients.len()].clone();
+            client.put_membership(put).await.expect("written");
+        }
+        let last = world.until("the last plan", "ann", |s| s.plans[0].plan_id == "plan_29").await;
+        testkit::eventually("the watcher saw it", Duration::from_secs(20), async || {
+            seen.lock().expect("no panic").contains(&last.version)
+        })
+        .await;
+        stop.cancel();
+        watching.await.expect("no panic").expect("watched");
+        let seen = seen.lock().expect("no panic");
+        assert!(seen.is_sorted(), "{seen:?}");
     }
 
     async fn the_members_of_a_seed_go_out_side_by_side(world: World) {
