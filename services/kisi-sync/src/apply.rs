@@ -13,6 +13,7 @@ use kisi_client::model::{NewGroupAssignment, RoleAssignment};
 use kisi_client::{HttpKisi, KisiError, KisiRead, KisiWrite, Lane, Turn};
 use sea_orm::{ActiveModelTrait, ActiveValue, DbErr, IntoActiveModel, TransactionTrait};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::brake::Brake;
 use crate::error::Trouble;
@@ -36,6 +37,8 @@ pub struct Engine {
     pub lease: LeaseProof,
     pub brake: Arc<Brake>,
     pub pause: Arc<Pause>,
+    /// Cancelled when the lease is lost or the worker stops.
+    pub stop: CancellationToken,
 }
 
 /// Nothing is sent for a while after Kisi did not answer.
@@ -201,7 +204,7 @@ impl Engine {
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {
         let turn = tokio::select! {
             turn = self.kisi.pacer().turn(lane) => turn,
-            () = self.lease.lost().cancelled() => return Err(Trouble::NotOwner),
+            () = self.stop.cancelled() => return Err(Trouble::NotOwner),
         };
         if !self.lease.covers(self.shared.request_timeout) {
             return Err(Trouble::NotOwner);
@@ -290,6 +293,7 @@ impl Engine {
             Ok(made) => {
                 attempt.complete(row, &made, window);
                 attempt.outcome.granted += 1;
+                self.brake.gained();
                 Ok(())
             }
             Err(KisiError::RateLimited { .. }) => Ok(()),

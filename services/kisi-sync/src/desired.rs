@@ -226,7 +226,8 @@ async fn answer_not_set_up<C: ConnectionTrait>(
     member.failure = Some("not_set_up".to_owned());
     let outcome = Outcome {
         failure: Some("not_set_up"),
-        erased: member.erased && rows.is_empty(),
+        // Without a key there is nothing more that could be taken back.
+        erased: member.erased,
         groups_before: rows.iter().map(|row| row.group_id).collect(),
         ..Outcome::default()
     };

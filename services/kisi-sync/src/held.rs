@@ -5,8 +5,8 @@
 //! finds nothing to revoke.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait,
-    IntoActiveModel, QueryFilter, QueryOrder, TransactionTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr,
+    EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, TransactionTrait,
 };
 use sha2::{Digest, Sha256};
 
@@ -138,6 +138,33 @@ pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plan
         .order_by_desc(held_plans::Column::HeldAt)
         .all(db)
         .await
+}
+
+/// Plans that nobody decided on in time. What they held is planned anew by the next pass, which
+/// holds it again if it is still too much.
+pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
+    let late = held_plans::Entity::find()
+        .filter(held_plans::Column::State.eq("held"))
+        .filter(held_plans::Column::ExpiresAt.lte(now))
+        .all(db)
+        .await?;
+    for plan in late {
+        let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
+        let (gym, id) = (plan.gym_id.clone(), plan.id.clone());
+        let txn = db.begin().await?;
+        mark(&txn, &gym, &members, None).await?;
+        let mut row = plan.into_active_model();
+        row.state = ActiveValue::Set("expired".to_owned());
+        row.update(&txn).await?;
+        state::change(&txn, &gym, now, |row| {
+            state::settle_attention(row, |matter| {
+                matter.what == "plan_held" && matter.subject == id
+            })
+        })
+        .await?;
+        txn.commit().await?;
+    }
+    Ok(())
 }
 
 impl Engine {

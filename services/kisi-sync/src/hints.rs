@@ -31,13 +31,21 @@ pub async fn listen(shared: Arc<Shared>, url: SecretString, shutdown: Cancellati
     shutdown.run_until_cancelled(heard).await;
 }
 
-async fn hear(shared: &Shared, url: &SecretString) -> Result<(), sqlx::Error> {
+async fn hear(shared: &Arc<Shared>, url: &SecretString) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect(url.expose_secret()).await?;
     listener.listen(CHANNEL).await?;
     loop {
         let hint = listener.recv().await?;
-        if let Some((gym, member)) = hint.payload().split_once(' ') {
-            shared.workers.wake(gym, Job::look(member, Urgency::Revoke));
+        match hint.payload().split_once(' ') {
+            Some((gym, member)) => {
+                shared.workers.wake(gym, Job::look(member, Urgency::Revoke));
+            }
+            // Leases were given back.
+            None => {
+                if let Err(error) = crate::worker::keep_in_step(shared).await {
+                    tracing::warn!(error = %error, "Leases cannot be kept up");
+                }
+            }
         }
     }
 }

@@ -154,6 +154,11 @@ impl Leases {
             ];
             self.db.execute_raw(self.statement(sql, values)).await?;
         }
+        if self.db.get_database_backend() == DbBackend::Postgres {
+            // The others need not wait for their next round.
+            let sql = "SELECT pg_notify('kisi_sync', 'leases')";
+            self.db.execute_unprepared(sql).await?;
+        }
         Ok(())
     }
 

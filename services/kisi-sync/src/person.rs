@@ -10,7 +10,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use crate::apply::{Attempt, Engine};
 use crate::error::Trouble;
 use crate::record::Change;
-use crate::store::members;
+use crate::store::{member_logins, members};
 
 const METADATA: &str = "gymflow_member_id";
 
@@ -154,6 +154,12 @@ impl Engine {
         held.kisi_user_id = None;
         held.kisi_user_ours = false;
         held.looked = false;
+        held.conflict = None;
+        held.opened_by_others = "[]".to_owned();
+        let key = (held.gym_id.clone(), held.member_id.clone());
+        member_logins::Entity::delete_by_id(key)
+            .exec(&self.shared.db)
+            .await?;
         attempt.changes.push(Change::Person);
         attempt.outcome.failure = None;
         attempt.outcome.erased = true;

@@ -188,24 +188,21 @@ impl Pass {
                 return;
             }
         };
-        let behind = |held: &[members::Model]| -> Vec<String> {
-            let held: BTreeMap<&str, i64> = held
-                .iter()
-                .map(|member| (member.member_id.as_str(), member.version))
-                .collect();
+        let behind = |held: Vec<(String, i64)>| -> Vec<String> {
+            let held: BTreeMap<String, i64> = held.into_iter().collect();
             theirs
                 .iter()
-                .filter(|(member, version)| held.get(member.as_str()) < Some(version))
+                .filter(|(member, version)| held.get(*member) < Some(version))
                 .map(|(member, _)| member.clone())
                 .collect()
         };
         let deadline = tokio::time::Instant::now() + VERSIONS_WITHIN;
         let mut asked = false;
         loop {
-            let Ok(held) = members::list(&self.shared.db, &self.gym).await else {
+            let Ok(held) = members::versions(&self.shared.db, &self.gym).await else {
                 return;
             };
-            let missing = behind(&held);
+            let missing = behind(held);
             if missing.is_empty() {
                 return;
             }
@@ -350,7 +347,18 @@ impl Pass {
         let now = self.shared.now();
         self.report.members = count(view.members.len());
         let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
-        let losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
+        let held: BTreeSet<String> = view
+            .members
+            .iter()
+            .filter(|member| member.held_by.is_some())
+            .map(|member| member.member_id.clone())
+            .collect();
+        let mut losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
+        // What a person has to decide on, or has decided to leave, is not asked again.
+        let asked = losses.len();
+        losses.retain(|member| !held.contains(member));
+        self.is_held = losses.len() < asked;
+        self.report.held = count(asked - losses.len());
         let gains: Vec<String> = names(plan.gains().iter());
         let mut skipped = BTreeSet::new();
         if let Some(brake) = self.shared.workers.brake(&self.gym) {

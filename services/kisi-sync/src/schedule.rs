@@ -7,9 +7,9 @@ use std::time::Duration;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use tokio_util::sync::CancellationToken;
 
-use crate::reconcile;
 use crate::shared::Shared;
 use crate::store::{integrations, losses, syncs};
+use crate::{held, reconcile};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -121,6 +121,7 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         }
     }
     if is_due {
+        held::expire(&shared.db, now).await?;
         tidy(shared, now).await?;
     }
     Ok(())

@@ -102,6 +102,8 @@ enum Wake {
 /// The workers of this replica.
 #[derive(Default)]
 pub struct Workers {
+    /// One start or stop at a time, so that a gym never has two workers.
+    changing: tokio::sync::Mutex<()>,
     by_gym: Mutex<HashMap<String, Handle>>,
 }
 
@@ -142,6 +144,7 @@ impl Workers {
         gym: &str,
         lease: LeaseProof,
     ) -> Result<(), DbErr> {
+        let _alone = self.changing.lock().await;
         let runs = self
             .lock()
             .get(gym)
@@ -149,7 +152,7 @@ impl Workers {
         if runs {
             return Ok(());
         }
-        self.stop(gym).await;
+        self.end(gym).await;
         let brake = Brake::load(&shared.db, gym, shared.limits, shared.now()).await?;
         let brake = Arc::new(brake);
         let (wakes, receiver) = mpsc::unbounded_channel();
@@ -182,6 +185,11 @@ impl Workers {
 
     /// Stops the gym's worker and waits for its last requests.
     pub async fn stop(&self, gym: &str) {
+        let _alone = self.changing.lock().await;
+        self.end(gym).await;
+    }
+
+    async fn end(&self, gym: &str) {
         let handle = self.lock().remove(gym);
         if let Some(handle) = handle {
             handle.stop.cancel();
@@ -309,6 +317,7 @@ impl Worker {
                     lease: self.lease.clone(),
                     brake: Arc::clone(&self.brake),
                     pause: Arc::clone(&self.pause),
+                    stop: self.stop.clone(),
                 });
             }
             Err(error) => {

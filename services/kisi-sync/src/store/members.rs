@@ -150,6 +150,17 @@ pub async fn list<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, D
         .await
 }
 
+/// Member to version, of the whole gym.
+pub async fn versions<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<(String, i64)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([Column::MemberId, Column::Version])
+        .filter(Column::GymId.eq(gym))
+        .into_tuple()
+        .all(db)
+        .await
+}
+
 /// Members with work that is due, oldest first: (member, background, plans).
 pub async fn list_due<C: ConnectionTrait>(
     db: &C,
