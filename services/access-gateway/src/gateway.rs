@@ -3,6 +3,7 @@
 //! Checks of access are answered from the projection; set-up goes through to kisi-sync; people's
 //! names and links to pay by come from membership-events when they are shown.
 
+mod checks;
 mod integration;
 mod listing;
 mod members;

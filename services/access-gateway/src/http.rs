@@ -1,7 +1,7 @@
 //! The JSON routes under `/api/v1`, the OpenAPI document, Kisi's event webhooks, the landing page.
 //!
 //! A handler reads the request into a message, calls [`crate::gateway`] and writes the answer in
-//! the words of [`json`]; it decides nothing.
+//! the words of `json`; it decides nothing.
 
 pub mod body;
 mod json;
