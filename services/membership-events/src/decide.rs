@@ -132,18 +132,34 @@ pub struct Change {
     pub occurred_at: Timestamp,
 }
 
-/// Locks `members` and decides about each that is known and was not erased.
+/// About whom to decide.
+#[derive(Debug, Clone, Copy)]
+pub enum Whom<'a> {
+    /// These.
+    Members(&'a BTreeSet<MemberId>),
+    /// Everybody who holds or pays for these.
+    PeopleOf(&'a BTreeSet<MembershipId>),
+}
+
+/// Locks the members and decides about each that is known and was not erased.
 pub async fn decide(
     db: &impl ConnectionTrait,
     gym: &GymId,
-    members: &BTreeSet<MemberId>,
+    whom: Whom<'_>,
     now: impl Fn() -> Timestamp,
     cause: &CauseOf,
 ) -> Result<Vec<Decision>, Error> {
-    let people = store::members::lock(db, gym, members).await?;
+    let people = match whom {
+        Whom::Members(ids) => store::members::lock(db, gym, ids).await?,
+        Whom::PeopleOf(ids) => store::members::lock_people_of(db, gym, ids).await?,
+    };
     if people.is_empty() {
         return Ok(Vec::new());
     }
+    let members = &people
+        .iter()
+        .map(member_id)
+        .collect::<Result<BTreeSet<_>, _>>()?;
     let rules = store::gyms::find(db, gym)
         .await?
         .ok_or(Error::Unknown("gym"))?;

@@ -179,11 +179,15 @@ impl MembershipService for Grpc {
     async fn get_member(&self, request: Request<wire::GetMemberRequest>) -> Answer<wire::Member> {
         let request = request.into_inner();
         let (gym, member) = gym_and_member(&request.gym_id, &request.member_id)?;
-        let found = reads::member(self.decisions.store(), &gym, &member)
+        let mask = request.read_mask.filter(|mask| !mask.paths.is_empty());
+        let with_invoices = mask
+            .as_ref()
+            .is_none_or(|mask| mask.paths.iter().any(|path| path == "open_invoices"));
+        let found = reads::member(self.decisions.store(), &gym, &member, with_invoices)
             .await
             .map_err(Error::into_status)?
             .ok_or_else(|| Status::not_found("the member is not known"))?;
-        masked(found, request.read_mask.as_ref()).map(Response::new)
+        masked(found, mask.as_ref()).map(Response::new)
     }
 
     async fn list_members(
@@ -367,7 +371,7 @@ fn masked(
     member: wire::Member,
     mask: Option<&pbjson_types::FieldMask>,
 ) -> Result<wire::Member, Status> {
-    let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else {
+    let Some(mask) = mask else {
         return Ok(member);
     };
     let mut shown = wire::Member {

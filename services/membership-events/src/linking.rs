@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
 
 use crate::error::Error;
+use crate::store::StoreError;
 use crate::store::billing::{self, Candidate, Keys};
 use crate::store::entity::billing_events;
-use crate::store::{StoreError, memberships};
 use crate::unit::Unit;
 
 /// Memberships per gym.
@@ -156,9 +156,7 @@ pub fn touch(touched: &mut Touched, pairs: BTreeSet<Pair>) -> Result<(), StoreEr
 /// Decides again about everybody who holds or pays for the touched memberships.
 pub async fn decide_touched(unit: &mut Unit<'_>, touched: &Touched) -> Result<(), Error> {
     for (gym, ids) in touched {
-        let people = memberships::people_of(unit.db(), gym, ids).await?;
-        let people = crate::rows::member_ids(people)?;
-        unit.decide(gym, &people).await?;
+        unit.decide_people_of(gym, ids).await?;
     }
     Ok(())
 }

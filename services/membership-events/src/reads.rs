@@ -20,17 +20,20 @@ use crate::store::{self, Store, from_micros};
 /// Rows looked at for one page of a filtered list, before the next is asked for.
 const SCAN: u64 = 500;
 
-/// One member with everything, or `None` for an unknown one.
+/// One member, with the open invoices where they are wanted; `None` for an unknown one.
 pub async fn member(
     store: &Store,
     gym: &GymId,
     member: &MemberId,
+    with_invoices: bool,
 ) -> Result<Option<Member>, Error> {
     let Some(row) = store::members::find(store.reads(), gym, member).await? else {
         return Ok(None);
     };
     let mut found = to_member(&row)?;
-    found.open_invoices = open_invoices(store, gym, member).await?;
+    if with_invoices {
+        found.open_invoices = open_invoices(store, gym, member).await?;
+    }
     Ok(Some(found))
 }
 

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use access_domain::ids::{GymId, MemberId};
+use access_domain::ids::{GymId, MemberId, MembershipId};
 use jiff::Timestamp;
 use sea_orm::DatabaseTransaction;
 use service_runtime::clock::Clock;
 
-use crate::decide::{self, CauseOf, Decision};
+use crate::decide::{self, CauseOf, Decision, Whom};
 use crate::error::Error;
 use crate::outbox::Relay;
 use crate::store::entity::outbox::Model as OutboxRow;
@@ -116,7 +116,20 @@ impl Unit<'_> {
     ///
     /// Rows that the decisions depend on must have been written before.
     pub async fn decide(&mut self, gym: &GymId, members: &BTreeSet<MemberId>) -> Result<(), Error> {
-        let decisions = decide::decide(&self.txn, gym, members, || self.now(), &self.cause).await?;
+        self.decide_about(gym, Whom::Members(members)).await
+    }
+
+    /// As [`Self::decide`], about everybody who holds or pays for these memberships.
+    pub async fn decide_people_of(
+        &mut self,
+        gym: &GymId,
+        memberships: &BTreeSet<MembershipId>,
+    ) -> Result<(), Error> {
+        self.decide_about(gym, Whom::PeopleOf(memberships)).await
+    }
+
+    async fn decide_about(&mut self, gym: &GymId, whom: Whom<'_>) -> Result<(), Error> {
+        let decisions = decide::decide(&self.txn, gym, whom, || self.now(), &self.cause).await?;
         self.keep(gym, decisions).await
     }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use access_domain::ids::{GymId, MemberId};
+use access_domain::ids::{GymId, MemberId, MembershipId};
 use jiff::Timestamp;
-use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict, Query};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Set,
 };
 
-use super::entity::members;
+use super::entity::{members, membership_people, memberships};
 use super::{Step, StoreError, micros};
 
 /// The person's row.
@@ -36,6 +37,46 @@ pub async fn lock(
     members::Entity::find()
         .filter(members::Column::GymId.eq(gym.as_str()))
         .filter(members::Column::MemberId.is_in(ids.iter().map(MemberId::as_str)))
+        .order_by_asc(members::Column::MemberId)
+        .lock_exclusive()
+        .all(db)
+        .await
+        .step("locking members")
+}
+
+/// The rows of the holders and payers of these memberships, by id, locked until the transaction
+/// ends.
+///
+/// On PostgreSQL the memberships are locked first: otherwise a writer that is just adding a holder
+/// could miss what we wrote, while we miss the holder.
+pub async fn lock_people_of(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    memberships: &BTreeSet<MembershipId>,
+) -> Result<Vec<members::Model>, StoreError> {
+    let ids = || memberships.iter().map(MembershipId::as_str);
+    if db.get_database_backend() == DbBackend::Postgres {
+        memberships::Entity::find()
+            .select_only()
+            .column(memberships::Column::MembershipId)
+            .filter(memberships::Column::GymId.eq(gym.as_str()))
+            .filter(memberships::Column::MembershipId.is_in(ids()))
+            .order_by_asc(memberships::Column::MembershipId)
+            .lock_exclusive()
+            .into_tuple::<String>()
+            .all(db)
+            .await
+            .step("locking memberships")?;
+    }
+    let theirs = Query::select()
+        .column(membership_people::Column::MemberId)
+        .from(membership_people::Entity)
+        .and_where(membership_people::Column::GymId.eq(gym.as_str()))
+        .and_where(membership_people::Column::MembershipId.is_in(ids()))
+        .to_owned();
+    members::Entity::find()
+        .filter(members::Column::GymId.eq(gym.as_str()))
+        .filter(members::Column::MemberId.in_subquery(theirs))
         .order_by_asc(members::Column::MemberId)
         .lock_exclusive()
         .all(db)

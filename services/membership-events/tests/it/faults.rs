@@ -77,6 +77,31 @@ on_both! {
         assert_eq!(newest.version, state.version);
     }
 
+    async fn a_holder_who_joins_while_the_payment_fails_is_closed_too(world: World) {
+        world.put_gym(|_| {}).await;
+        if world.is_postgres() {
+            world.start_replica().await;
+        }
+        for i in 0..8 {
+            let (ann, bob, id) = (format!("ann_{i}"), format!("bob_{i}"), format!("ms_{i}"));
+            world.put_member(&ann).await;
+            world.put_member(&bob).await;
+            world.put_membership(&id, &ann, |_| {}).await;
+            let mut joined = world.membership(&id, &ann);
+            joined.member_ids.push(bob.clone());
+            let mut failed = invoice(
+                &format!("evt_{i}"), "payment_failed", &format!("in_{i}"), "2026-03-10T05:00:00Z",
+            );
+            failed.subscription_id = Some(format!("sub_{id}"));
+            let mut client = world.client();
+            let (written, ()) =
+                tokio::join!(client.put_membership(joined), world.publish(&failed));
+            written.expect("written");
+            world.until_allowed(&ann, false).await;
+            world.until_allowed(&bob, false).await;
+        }
+    }
+
     async fn messages_of_one_member_go_out_in_order(world: World) {
         world.with_ann().await;
         if world.is_postgres() {
