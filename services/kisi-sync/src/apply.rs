@@ -6,27 +6,35 @@
 //! next version or the next reconcile.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use kisi_client::model::{NewGroupAssignment, RoleAssignment};
-use kisi_client::{HttpKisi, KisiError, KisiRead, KisiWrite, Lane, Turn};
-use sea_orm::{ActiveModelTrait, ActiveValue, DbErr, IntoActiveModel, TransactionTrait};
-use tokio::time::Instant;
+use kisi_client::{HttpKisi, Lane, Turn};
+use sea_orm::{DbErr, TransactionTrait};
 use tokio_util::sync::CancellationToken;
 
 use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
-use crate::record::{self, Change, Outcome};
+use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::steps::{Step, Window};
-use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
-use crate::store::{instant, members, micros};
+use crate::steps::Step;
+use crate::store::members;
 
 /// More steps than any member needs; past it something goes round in circles.
 const MOST_STEPS: u32 = 60;
+
+mod attempt;
+mod grant;
+mod look;
+mod pause;
+mod person;
+mod revoke;
+mod window;
+
+pub(crate) use attempt::Attempt;
+pub use grant::new_row;
+pub use pause::Pause;
 
 /// Speaks to Kisi for one gym, under one lease.
 #[derive(Clone)]
@@ -39,50 +47,6 @@ pub struct Engine {
     pub pause: Arc<Pause>,
     /// Cancelled when the lease is lost or the worker stops.
     pub stop: CancellationToken,
-}
-
-/// Nothing is sent for a while after Kisi did not answer.
-#[derive(Debug, Default)]
-pub struct Pause(Mutex<(Option<Instant>, u32)>);
-
-impl Pause {
-    /// True while nothing should be sent.
-    pub fn is_on(&self) -> bool {
-        self.until().is_some_and(|until| until > Instant::now())
-    }
-
-    /// When it ends, if one was made.
-    pub fn until(&self) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Kisi did not answer: half a second first, doubled each time, half a minute at most.
-    pub fn begin(&self) {
-        let mut pause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pause.0.is_some_and(|until| until > Instant::now()) {
-            return;
-        }
-        let wait = Duration::from_millis(500 << pause.1.min(6)).min(Duration::from_secs(30));
-        *pause = (Some(Instant::now() + wait), pause.1 + 1);
-    }
-
-    /// Kisi answers again.
-    pub fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (None, 0);
-    }
-}
-
-/// One attempt at settling one member.
-pub(crate) struct Attempt {
-    pub snapshot: Snapshot,
-    pub outcome: Outcome,
-    /// Not durable yet.
-    pub changes: Vec<Change>,
-    /// Groups whose grant was refused in this attempt.
-    pub refused: BTreeSet<i64>,
-    /// Groups for which Kisi said "there already" in this attempt.
-    pub conflicted: BTreeSet<i64>,
-    pub background: bool,
 }
 
 impl Engine {
@@ -220,270 +184,6 @@ impl Engine {
         Ok(turn)
     }
 
-    async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
-        let class = if attempt.background {
-            "unexplained"
-        } else {
-            "explained"
-        };
-        // A replacement is no loss, and a change that a person confirmed is not counted.
-        let is_loss = attempt.outcome.granted == 0 && !attempt.snapshot.member.approved;
-        let member = attempt.snapshot.member.member_id.clone();
-        if is_loss && !self.brake.lets_go(&member, class, self.shared.now()) {
-            return self.hold(attempt, class).await;
-        }
-        self.delete(attempt, row, Lane::Revoke).await?;
-        attempt.outcome.revoked += 1;
-        if is_loss {
-            self.brake.lost(&member, class, self.shared.now());
-            attempt.changes.push(Change::Lost { class });
-        }
-        Ok(())
-    }
-
-    /// DELETE of a row of ours; a right that another gym of the organization shares stays.
-    async fn delete(&self, attempt: &mut Attempt, row: i64, lane: Lane) -> Result<(), Trouble> {
-        let Some(model) = attempt.row(row) else {
-            return Ok(());
-        };
-        let (organization, assignment) = (model.organization_id, model.assignment_id);
-        let Some(assignment) = assignment else {
-            attempt.remove_row(row);
-            return Ok(());
-        };
-        let holders = applied_grants::holders(&self.shared.db, organization, assignment).await?;
-        if holders <= 1 {
-            let turn = self.turn(attempt, lane).await?;
-            attempt.sends(self.shared.now());
-            match self
-                .kisi
-                .delete_role_assignment(turn.into(), assignment)
-                .await
-            {
-                Ok(_) => {}
-                Err(KisiError::RateLimited { .. }) => return Ok(()),
-                Err(error) => return Err(Trouble::of(error)),
-            }
-        }
-        attempt.remove_row(row);
-        Ok(())
-    }
-
-    /// POST for a row that was written down before.
-    async fn grant(
-        &self,
-        attempt: &mut Attempt,
-        row: i64,
-        group: i64,
-        lane: Lane,
-    ) -> Result<(), Trouble> {
-        let Some(model) = attempt.row(row) else {
-            return Ok(());
-        };
-        let wanted = attempt.snapshot.wanted(self.shared.now())?;
-        let window = wanted.get(&group).copied().unwrap_or_default();
-        let request = NewGroupAssignment::basic(group, model.kisi_user_id, kisi_window(window));
-        let turn = self.turn(attempt, lane).await?;
-        attempt.sends(self.shared.now());
-        match self
-            .kisi
-            .create_role_assignment(turn.into(), &request)
-            .await
-        {
-            Ok(made) => {
-                attempt.complete(row, &made, window);
-                attempt.outcome.granted += 1;
-                self.brake.gained();
-                Ok(())
-            }
-            Err(KisiError::RateLimited { .. }) => Ok(()),
-            Err(error) => self.grant_failed(attempt, row, group, error).await,
-        }
-    }
-
-    async fn grant_failed(
-        &self,
-        attempt: &mut Attempt,
-        row: i64,
-        group: i64,
-        error: KisiError,
-    ) -> Result<(), Trouble> {
-        let code = error.code().map(str::to_owned);
-        if error.is_outcome_unknown() {
-            attempt.set_state(row, UNKNOWN);
-            self.write(attempt).await?;
-            return Err(Trouble::Unreachable(error));
-        }
-        let conflict = error.is_already_exists() || error.is_unprocessable();
-        if conflict && attempt.conflicted.insert(group) {
-            // Somebody's row is in the way, perhaps ours: a look tells.
-            attempt.set_state(row, UNKNOWN);
-            return Ok(());
-        }
-        if error.is_not_found() {
-            let failure = self.why_not_found(attempt, group).await?;
-            if failure.is_none() && attempt.conflicted.insert(group) {
-                return Ok(());
-            }
-            attempt.refuse(row, group, failure.unwrap_or("kisi_refused"), code);
-            return Ok(());
-        }
-        if conflict {
-            attempt.refuse(row, group, "kisi_refused", code);
-            return Ok(());
-        }
-        match Trouble::of(error) {
-            Trouble::Refused { failure, code } => {
-                attempt.refuse(row, group, failure, code);
-                Ok(())
-            }
-            trouble => Err(trouble),
-        }
-    }
-
-    /// A grant answered 404: the group is gone, or the person is, or neither yet.
-    async fn why_not_found(
-        &self,
-        attempt: &mut Attempt,
-        group: i64,
-    ) -> Result<Option<&'static str>, Trouble> {
-        attempt.outcome.requests += 1;
-        let found = self.kisi.find_group(Lane::Grant, group).await;
-        if found.map_err(Trouble::of)?.is_none() {
-            return Ok(Some("group_missing"));
-        }
-        let Some(user) = attempt.snapshot.member.kisi_user_id else {
-            return Ok(None);
-        };
-        attempt.outcome.requests += 1;
-        let found = self.kisi.find_user(Lane::Grant, user).await;
-        if found.map_err(Trouble::of)?.is_none() {
-            // The rights went with the person; both are made anew.
-            let gone: Vec<i64> = attempt.snapshot.rows.iter().map(|row| row.id).collect();
-            for row in gone {
-                attempt.remove_row(row);
-            }
-            let member = &mut attempt.snapshot.member;
-            member.kisi_user_id = None;
-            member.kisi_user_ours = false;
-            member.looked = false;
-            attempt.changes.push(Change::Person);
-        }
-        Ok(None)
-    }
-
-    /// PATCH, read back, and where the window did not move: replace, new before old; where Kisi
-    /// allows no second row, old and at once new.
-    async fn change_window(
-        &self,
-        attempt: &mut Attempt,
-        row: i64,
-        group: i64,
-        window: Window,
-    ) -> Result<(), Trouble> {
-        let Some(model) = attempt.row(row) else {
-            return Ok(());
-        };
-        let (user, Some(assignment)) = (model.kisi_user_id, model.assignment_id) else {
-            return Ok(());
-        };
-        let turn = self.turn(attempt, Lane::Grant).await?;
-        attempt.sends(self.shared.now());
-        let patched = self
-            .kisi
-            .update_role_assignment_window(turn.into(), assignment, kisi_window(window))
-            .await;
-        match patched {
-            Ok(()) => {}
-            Err(KisiError::RateLimited { .. }) => return Ok(()),
-            Err(error) if error.is_unprocessable() || error.is_not_found() => {}
-            Err(error) => return Err(Trouble::of(error)),
-        }
-        attempt.outcome.requests += 1;
-        let read = self
-            .kisi
-            .find_role_assignment(Lane::Grant, assignment)
-            .await;
-        match read.map_err(Trouble::of)? {
-            None => {
-                attempt.remove_row(row);
-                return Ok(());
-            }
-            Some(found) if found.window() == kisi_window(window) => {
-                attempt.complete(row, &found, window);
-                attempt.outcome.windows += 1;
-                return Ok(());
-            }
-            Some(_) => {}
-        }
-        let new = self
-            .insert(attempt, group, window, user, INTENDED, None)
-            .await?;
-        let turn = self.turn(attempt, Lane::Grant).await?;
-        attempt.sends(self.shared.now());
-        let request = NewGroupAssignment::basic(group, user, kisi_window(window));
-        match self
-            .kisi
-            .create_role_assignment(turn.into(), &request)
-            .await
-        {
-            Ok(made) => {
-                attempt.complete(new, &made, window);
-                attempt.outcome.windows += 1;
-                Ok(())
-            }
-            Err(error) if error.is_already_exists() || error.is_unprocessable() => {
-                attempt.remove_row(new);
-                self.write(attempt).await?;
-                self.delete(attempt, row, Lane::Revoke).await?;
-                // The next steps grant it anew, ahead of all other work.
-                attempt.outcome.windows += 1;
-                Ok(())
-            }
-            Err(error) => self.grant_failed(attempt, new, group, error).await,
-        }
-    }
-
-    async fn intend(&self, attempt: &mut Attempt, groups: &[(i64, Window)]) -> Result<(), DbErr> {
-        let Some(user) = attempt.snapshot.member.kisi_user_id else {
-            return Ok(());
-        };
-        for (group, window) in groups {
-            self.insert(attempt, *group, *window, user, INTENDED, None)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// A new row of ours, durable at once; answers its id.
-    pub(crate) async fn insert(
-        &self,
-        attempt: &mut Attempt,
-        group: i64,
-        window: Window,
-        user: i64,
-        state: &str,
-        assignment: Option<i64>,
-    ) -> Result<i64, DbErr> {
-        let row = new_row(
-            &attempt.snapshot,
-            group,
-            window,
-            user,
-            self.lease.epoch(),
-            self.shared.now(),
-        );
-        let row = applied_grants::ActiveModel {
-            state: ActiveValue::Set(state.to_owned()),
-            assignment_id: ActiveValue::Set(assignment),
-            ..row
-        };
-        let row = row.insert(&self.shared.db).await?;
-        let id = row.id;
-        attempt.snapshot.rows.push(row);
-        Ok(id)
-    }
-
     pub(crate) async fn write(&self, attempt: &mut Attempt) -> Result<(), DbErr> {
         if attempt.changes.is_empty() {
             return Ok(());
@@ -540,129 +240,5 @@ impl Engine {
             }
             None => Err(Trouble::NotOwner),
         }
-    }
-}
-
-impl Attempt {
-    fn grant_lane(&self, replaces: bool) -> Lane {
-        if self.background {
-            Lane::Reconcile
-        } else if replaces || self.outcome.revoked > 0 || self.outcome.windows > 0 {
-            // A revoke waits for this grant, or a door is shut meanwhile.
-            Lane::Revoke
-        } else {
-            Lane::Grant
-        }
-    }
-
-    fn fails(&mut self, failure: &'static str, retry_at: Option<i64>) {
-        self.outcome.failure = Some(failure);
-        self.outcome.stays_pending = true;
-        self.outcome.retry_at = retry_at;
-    }
-
-    pub(crate) fn sends(&mut self, now: i64) {
-        self.outcome.requests += 1;
-        self.outcome.sent_at.get_or_insert(now);
-    }
-
-    fn row(&self, id: i64) -> Option<&applied_grants::Model> {
-        self.snapshot.rows.iter().find(|row| row.id == id)
-    }
-
-    pub(crate) fn remove_row(&mut self, id: i64) {
-        self.snapshot.rows.retain(|row| row.id != id);
-        self.changes
-            .retain(|change| !matches!(change, Change::Row(row) if row.id == id));
-        self.changes.push(Change::RemoveRow(id));
-    }
-
-    pub(crate) fn edit_row(&mut self, id: i64, edit: impl FnOnce(&mut applied_grants::Model)) {
-        if let Some(row) = self.snapshot.rows.iter_mut().find(|row| row.id == id) {
-            edit(row);
-            self.changes.push(Change::Row(row.clone()));
-        }
-    }
-
-    fn set_state(&mut self, id: i64, state: &str) {
-        self.edit_row(id, |row| row.state = state.to_owned());
-    }
-
-    /// Kisi has it: its id, and the window as it was asked for or found.
-    pub(crate) fn complete(&mut self, id: i64, made: &RoleAssignment, window: Window) {
-        self.edit_row(id, |row| {
-            row.state = STANDING.to_owned();
-            row.assignment_id = Some(made.id);
-            row.valid_from = window.from;
-            row.valid_until = window.until;
-        });
-    }
-
-    pub(crate) fn refuse(
-        &mut self,
-        row: i64,
-        group: i64,
-        failure: &'static str,
-        code: Option<String>,
-    ) {
-        self.remove_row(row);
-        self.refused.insert(group);
-        self.outcome.failure = Some(failure);
-        self.outcome.kisi_code = code;
-    }
-}
-
-/// A row about to be granted under this epoch.
-pub fn new_row(
-    snapshot: &Snapshot,
-    group: i64,
-    window: Window,
-    user: i64,
-    epoch: i64,
-    now: i64,
-) -> applied_grants::ActiveModel {
-    applied_grants::Model {
-        id: 0,
-        organization_id: snapshot.integration.organization_id.unwrap_or_default(),
-        gym_id: snapshot.member.gym_id.clone(),
-        member_id: snapshot.member.member_id.clone(),
-        group_id: group,
-        kisi_user_id: user,
-        assignment_id: None,
-        state: INTENDED.to_owned(),
-        epoch,
-        valid_from: window.from,
-        valid_until: window.until,
-        intended_at: now,
-        updated_at: now,
-    }
-    .into_active_model()
-    .reset_all_but_id()
-}
-
-trait AllButId {
-    fn reset_all_but_id(self) -> Self;
-}
-
-impl AllButId for applied_grants::ActiveModel {
-    fn reset_all_but_id(self) -> Self {
-        let mut row = self.reset_all();
-        row.id = ActiveValue::NotSet;
-        row
-    }
-}
-
-pub(crate) fn kisi_window(window: Window) -> kisi_client::model::Window {
-    kisi_client::model::Window {
-        valid_from: window.from.map(instant),
-        valid_until: window.until.map(instant),
-    }
-}
-
-/// A window as Kisi tells it.
-pub(crate) fn found_window(found: &RoleAssignment) -> Window {
-    Window {
-        from: found.valid_from.map(micros),
-        until: found.valid_until.map(micros),
     }
 }

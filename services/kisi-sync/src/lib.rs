@@ -8,8 +8,6 @@ pub mod intake;
 
 pub mod apply;
 pub mod brake;
-mod look;
-mod person;
 pub mod record;
 pub mod snapshot;
 pub mod steps;

@@ -7,7 +7,7 @@ use kisi_client::model::{AppliesToType, AssignmentFilter, Metadata, NewUser, Use
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
-use crate::apply::{Attempt, Engine};
+use super::{Attempt, Engine};
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::{member_logins, members};

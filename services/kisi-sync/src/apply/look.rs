@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
 
-use crate::apply::{Attempt, Engine, found_window};
+use super::window::found_window;
+use super::{Attempt, Engine};
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};

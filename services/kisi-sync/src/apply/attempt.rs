@@ -1,0 +1,94 @@
+//! One attempt at settling one member: the snapshot, changed as answers come, what is not durable
+//! yet, and what is to be told.
+
+use std::collections::BTreeSet;
+
+use kisi_client::Lane;
+use kisi_client::model::RoleAssignment;
+
+use crate::record::{Change, Outcome};
+use crate::snapshot::Snapshot;
+use crate::steps::Window;
+use crate::store::applied_grants::{self, STANDING};
+
+/// One attempt at settling one member.
+pub(crate) struct Attempt {
+    pub snapshot: Snapshot,
+    pub outcome: Outcome,
+    /// Not durable yet.
+    pub changes: Vec<Change>,
+    /// Groups whose grant was refused in this attempt.
+    pub refused: BTreeSet<i64>,
+    /// Groups for which Kisi said "there already" in this attempt.
+    pub conflicted: BTreeSet<i64>,
+    pub background: bool,
+}
+
+impl Attempt {
+    pub(super) fn grant_lane(&self, replaces: bool) -> Lane {
+        if self.background {
+            Lane::Reconcile
+        } else if replaces || self.outcome.revoked > 0 || self.outcome.windows > 0 {
+            // A revoke waits for this grant, or a door is shut meanwhile.
+            Lane::Revoke
+        } else {
+            Lane::Grant
+        }
+    }
+
+    pub(super) fn fails(&mut self, failure: &'static str, retry_at: Option<i64>) {
+        self.outcome.failure = Some(failure);
+        self.outcome.stays_pending = true;
+        self.outcome.retry_at = retry_at;
+    }
+
+    pub(super) fn sends(&mut self, now: i64) {
+        self.outcome.requests += 1;
+        self.outcome.sent_at.get_or_insert(now);
+    }
+
+    pub(super) fn row(&self, id: i64) -> Option<&applied_grants::Model> {
+        self.snapshot.rows.iter().find(|row| row.id == id)
+    }
+
+    pub(super) fn remove_row(&mut self, id: i64) {
+        self.snapshot.rows.retain(|row| row.id != id);
+        self.changes
+            .retain(|change| !matches!(change, Change::Row(row) if row.id == id));
+        self.changes.push(Change::RemoveRow(id));
+    }
+
+    pub(super) fn edit_row(&mut self, id: i64, edit: impl FnOnce(&mut applied_grants::Model)) {
+        if let Some(row) = self.snapshot.rows.iter_mut().find(|row| row.id == id) {
+            edit(row);
+            self.changes.push(Change::Row(row.clone()));
+        }
+    }
+
+    pub(super) fn set_state(&mut self, id: i64, state: &str) {
+        self.edit_row(id, |row| row.state = state.to_owned());
+    }
+
+    /// Kisi has it: its id, and the window as it was asked for or found.
+    pub(super) fn complete(&mut self, id: i64, made: &RoleAssignment, window: Window) {
+        self.edit_row(id, |row| {
+            row.state = STANDING.to_owned();
+            row.assignment_id = Some(made.id);
+            row.valid_from = window.from;
+            row.valid_until = window.until;
+        });
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        row: i64,
+        group: i64,
+        failure: &'static str,
+        code: Option<String>,
+    ) {
+        self.remove_row(row);
+        self.refused.insert(group);
+        self.outcome.failure = Some(failure);
+        self.outcome.kisi_code = code;
+    }
+}

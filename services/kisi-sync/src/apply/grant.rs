@@ -1,0 +1,203 @@
+//! Granting: the row is written before the request leaves and completed by its answer. Every
+//! answer is expected: done, lost, there already, gone, refused.
+
+use kisi_client::model::NewGroupAssignment;
+use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
+use sea_orm::{ActiveModelTrait, ActiveValue, DbErr, IntoActiveModel};
+
+use super::window::kisi_window;
+use super::{Attempt, Engine};
+use crate::error::Trouble;
+use crate::record::Change;
+use crate::snapshot::Snapshot;
+use crate::steps::Window;
+use crate::store::applied_grants::{self, INTENDED, UNKNOWN};
+
+impl Engine {
+    /// POST for a row that was written down before.
+    pub(super) async fn grant(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        group: i64,
+        lane: Lane,
+    ) -> Result<(), Trouble> {
+        let Some(model) = attempt.row(row) else {
+            return Ok(());
+        };
+        let wanted = attempt.snapshot.wanted(self.shared.now())?;
+        let window = wanted.get(&group).copied().unwrap_or_default();
+        let request = NewGroupAssignment::basic(group, model.kisi_user_id, kisi_window(window));
+        let turn = self.turn(attempt, lane).await?;
+        attempt.sends(self.shared.now());
+        match self
+            .kisi
+            .create_role_assignment(turn.into(), &request)
+            .await
+        {
+            Ok(made) => {
+                attempt.complete(row, &made, window);
+                attempt.outcome.granted += 1;
+                self.brake.gained();
+                Ok(())
+            }
+            Err(KisiError::RateLimited { .. }) => Ok(()),
+            Err(error) => self.grant_failed(attempt, row, group, error).await,
+        }
+    }
+
+    pub(super) async fn grant_failed(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        group: i64,
+        error: KisiError,
+    ) -> Result<(), Trouble> {
+        let code = error.code().map(str::to_owned);
+        if error.is_outcome_unknown() {
+            attempt.set_state(row, UNKNOWN);
+            self.write(attempt).await?;
+            return Err(Trouble::Unreachable(error));
+        }
+        let conflict = error.is_already_exists() || error.is_unprocessable();
+        if conflict && attempt.conflicted.insert(group) {
+            // Somebody's row is in the way, perhaps ours: a look tells.
+            attempt.set_state(row, UNKNOWN);
+            return Ok(());
+        }
+        if error.is_not_found() {
+            let failure = self.why_not_found(attempt, group).await?;
+            if failure.is_none() && attempt.conflicted.insert(group) {
+                return Ok(());
+            }
+            attempt.refuse(row, group, failure.unwrap_or("kisi_refused"), code);
+            return Ok(());
+        }
+        if conflict {
+            attempt.refuse(row, group, "kisi_refused", code);
+            return Ok(());
+        }
+        match Trouble::of(error) {
+            Trouble::Refused { failure, code } => {
+                attempt.refuse(row, group, failure, code);
+                Ok(())
+            }
+            trouble => Err(trouble),
+        }
+    }
+
+    /// A grant answered 404: the group is gone, or the person is, or neither yet.
+    pub(super) async fn why_not_found(
+        &self,
+        attempt: &mut Attempt,
+        group: i64,
+    ) -> Result<Option<&'static str>, Trouble> {
+        attempt.outcome.requests += 1;
+        let found = self.kisi.find_group(Lane::Grant, group).await;
+        if found.map_err(Trouble::of)?.is_none() {
+            return Ok(Some("group_missing"));
+        }
+        let Some(user) = attempt.snapshot.member.kisi_user_id else {
+            return Ok(None);
+        };
+        attempt.outcome.requests += 1;
+        let found = self.kisi.find_user(Lane::Grant, user).await;
+        if found.map_err(Trouble::of)?.is_none() {
+            // The rights went with the person; both are made anew.
+            let gone: Vec<i64> = attempt.snapshot.rows.iter().map(|row| row.id).collect();
+            for row in gone {
+                attempt.remove_row(row);
+            }
+            let member = &mut attempt.snapshot.member;
+            member.kisi_user_id = None;
+            member.kisi_user_ours = false;
+            member.looked = false;
+            attempt.changes.push(Change::Person);
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn intend(
+        &self,
+        attempt: &mut Attempt,
+        groups: &[(i64, Window)],
+    ) -> Result<(), DbErr> {
+        let Some(user) = attempt.snapshot.member.kisi_user_id else {
+            return Ok(());
+        };
+        for (group, window) in groups {
+            self.insert(attempt, *group, *window, user, INTENDED, None)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A new row of ours, durable at once; answers its id.
+    pub(super) async fn insert(
+        &self,
+        attempt: &mut Attempt,
+        group: i64,
+        window: Window,
+        user: i64,
+        state: &str,
+        assignment: Option<i64>,
+    ) -> Result<i64, DbErr> {
+        let row = new_row(
+            &attempt.snapshot,
+            group,
+            window,
+            user,
+            self.lease.epoch(),
+            self.shared.now(),
+        );
+        let row = applied_grants::ActiveModel {
+            state: ActiveValue::Set(state.to_owned()),
+            assignment_id: ActiveValue::Set(assignment),
+            ..row
+        };
+        let row = row.insert(&self.shared.db).await?;
+        let id = row.id;
+        attempt.snapshot.rows.push(row);
+        Ok(id)
+    }
+}
+
+/// A row about to be granted under this epoch.
+pub fn new_row(
+    snapshot: &Snapshot,
+    group: i64,
+    window: Window,
+    user: i64,
+    epoch: i64,
+    now: i64,
+) -> applied_grants::ActiveModel {
+    applied_grants::Model {
+        id: 0,
+        organization_id: snapshot.integration.organization_id.unwrap_or_default(),
+        gym_id: snapshot.member.gym_id.clone(),
+        member_id: snapshot.member.member_id.clone(),
+        group_id: group,
+        kisi_user_id: user,
+        assignment_id: None,
+        state: INTENDED.to_owned(),
+        epoch,
+        valid_from: window.from,
+        valid_until: window.until,
+        intended_at: now,
+        updated_at: now,
+    }
+    .into_active_model()
+    .reset_all_but_id()
+}
+
+trait AllButId {
+    fn reset_all_but_id(self) -> Self;
+}
+
+impl AllButId for applied_grants::ActiveModel {
+    fn reset_all_but_id(self) -> Self {
+        let mut row = self.reset_all();
+        row.id = ActiveValue::NotSet;
+        row
+    }
+}

@@ -1,0 +1,171 @@
+//! The third part of a pass: the plan past the brake, the members marked, and what came of each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use access_domain::ids::MemberId;
+use access_domain::plan::{Plan, Step};
+use contracts::integration::v1::{StepFailure, SyncReport};
+use sea_orm::TransactionTrait;
+use tokio::sync::mpsc;
+
+use super::{NAMED, Pass, ReconcileError, View, count};
+use crate::held;
+use crate::record::Outcome;
+use crate::store::members;
+use crate::worker::Job;
+
+impl Pass {
+    /// Marks the members that differ and waits for what comes of each.
+    pub(super) async fn apply(&mut self, view: &View, plan: &Plan) -> Result<(), ReconcileError> {
+        let now = self.shared.now();
+        self.report.members = count(view.members.len());
+        let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
+        let held: BTreeSet<String> = view
+            .members
+            .iter()
+            .filter(|member| member.held_by.is_some())
+            .map(|member| member.member_id.clone())
+            .collect();
+        let mut losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
+        // What a person has to decide on, or has decided to leave, is not asked again.
+        let asked = losses.len();
+        losses.retain(|member| !held.contains(member));
+        self.is_held = losses.len() < asked;
+        self.report.held = count(asked - losses.len());
+        let gains: Vec<String> = names(plan.gains().iter());
+        let mut skipped = BTreeSet::new();
+        if let Some(brake) = self.shared.workers.brake(&self.gym) {
+            brake.recount(&self.shared.db, &self.gym).await?;
+            if !confirmed && !brake.room(&losses, "unexplained", now) {
+                self.hold("unexplained", &losses).await?;
+                self.report.held += count(losses.len());
+                skipped.extend(losses.iter().cloned());
+            }
+            let mapped = self.sync.activation == "associations";
+            if mapped && !confirmed && !brake.may_let_in(gains.len() as u64) {
+                self.hold("grants", &gains).await?;
+                self.report.held += count(gains.len());
+                skipped.extend(gains.iter().cloned());
+            }
+        }
+        let mut work: BTreeSet<String> = affected(plan);
+        // Work that was waiting already is part of being in sync.
+        work.extend(
+            view.members
+                .iter()
+                .filter(|member| member.pending)
+                .map(|member| member.member_id.clone()),
+        );
+        work.retain(|member| !skipped.contains(member));
+        let work: Vec<String> = work.into_iter().collect();
+        members::mark_pending(&self.shared.db, &self.gym, &work, confirmed, now).await?;
+        self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
+        self.save().await?;
+        self.wait_for(work).await
+    }
+
+    pub(super) async fn hold(
+        &mut self,
+        class: &str,
+        members: &[String],
+    ) -> Result<(), ReconcileError> {
+        let now = self.shared.now();
+        let cause = match self.sync.activation.as_str() {
+            "associations" => "associations_changed",
+            _ => "drift",
+        };
+        let txn = self.shared.db.begin().await?;
+        held::hold(&txn, &self.gym, class, cause, members, now).await?;
+        txn.commit().await?;
+        self.shared.outbox.notify_one();
+        self.is_held = true;
+        Ok(())
+    }
+
+    pub(super) async fn wait_for(&mut self, work: Vec<String>) -> Result<(), ReconcileError> {
+        let (reply, mut settled) = mpsc::unbounded_channel();
+        for member in &work {
+            let job = Job::of_sync(member, reply.clone());
+            if !self.shared.workers.wake(&self.gym, job) {
+                return Err(ReconcileError::NotOwner);
+            }
+        }
+        drop(reply);
+        let mut left = work.len();
+        let mut saved = tokio::time::Instant::now();
+        while left > 0 {
+            let next = tokio::select! {
+                next = settled.recv() => next,
+                () = self.lease.lost().cancelled() => return Err(ReconcileError::NotOwner),
+            };
+            let Some((member, outcome)) = next else {
+                return Err(ReconcileError::NotOwner);
+            };
+            left -= 1;
+            self.count_in(member, outcome);
+            if saved.elapsed() > Duration::from_millis(500) {
+                saved = tokio::time::Instant::now();
+                self.save().await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_in(&mut self, member: String, outcome: Option<Outcome>) {
+        let report = &mut self.report;
+        let Some(outcome) = outcome else {
+            report.failed += 1;
+            name_failure(report, member, "settle", "it is tried again by itself");
+            return;
+        };
+        report.granted += i64::from(outcome.granted);
+        report.revoked += i64::from(outcome.revoked);
+        report.windows_changed += i64::from(outcome.windows);
+        report.duplicates_removed += i64::from(outcome.duplicates);
+        report.requests += i64::from(outcome.requests);
+        match outcome.failure {
+            Some("brake") => {
+                report.held += 1;
+                self.is_held = true;
+            }
+            Some("no_association" | "not_set_up") | None => {
+                if outcome.granted + outcome.revoked + outcome.windows + outcome.duplicates == 0 {
+                    report.unchanged += 1;
+                }
+            }
+            Some(failure) => {
+                report.refused += 1;
+                name_failure(report, member, "grant", failure);
+            }
+        }
+    }
+}
+
+fn affected(plan: &Plan) -> BTreeSet<String> {
+    plan.steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Grant { member, .. }
+            | Step::ChangeWindow { member, .. }
+            | Step::RemoveDuplicate { member, .. } => Some(member.to_string()),
+            Step::Revoke { member, .. } => member.as_ref().map(ToString::to_string),
+            Step::Adopt { .. } | Step::LeaveUnmanaged { .. } => None,
+        })
+        .collect()
+}
+
+fn names<'a>(members: impl Iterator<Item = &'a MemberId>) -> Vec<String> {
+    members.map(ToString::to_string).collect()
+}
+
+fn name_failure(report: &mut SyncReport, member: String, step: &str, failure: &str) {
+    if report.failures.len() < NAMED {
+        report.failures.push(StepFailure {
+            member_id: member,
+            group_id: 0,
+            step: step.to_owned(),
+            failure: failure.to_owned(),
+        });
+    }
+}

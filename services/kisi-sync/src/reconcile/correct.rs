@@ -1,0 +1,113 @@
+//! The second part of a pass: our tables brought in line with what was seen.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use access_domain::grant::Window;
+use access_domain::ids::GroupId;
+use access_domain::plan::Step;
+use sea_orm::{
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
+    QueryFilter, TransactionTrait,
+};
+
+use super::{Pass, ReconcileError, View};
+use crate::observe::Observed;
+use crate::snapshot::Snapshot;
+use crate::steps;
+use crate::store::{applied_grants, members};
+
+impl Pass {
+    /// Brings our tables in line with what was seen.
+    pub(super) async fn correct(
+        &mut self,
+        view: &View,
+        observed: &Observed,
+    ) -> Result<(), ReconcileError> {
+        let txn = self.shared.db.begin().await?;
+        for row in &observed.gone {
+            applied_grants::Entity::delete_by_id(row.id)
+                .exec(&txn)
+                .await?;
+        }
+        for row in &observed.moved {
+            row.clone()
+                .into_active_model()
+                .reset_all()
+                .update(&txn)
+                .await?;
+        }
+        let nothing = BTreeSet::new();
+        for member in &view.members {
+            let seen = observed.opened_by_others.get(&member.member_id);
+            let seen = seen.unwrap_or(&nothing);
+            let mut groups: BTreeSet<i64> = member.opened_by_others()?.into_iter().collect();
+            groups.retain(|group| !observed.grants.groups.contains(&GroupId(*group)));
+            groups.extend(seen);
+            let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
+            if text != member.opened_by_others {
+                let set = members::ActiveModel {
+                    opened_by_others: ActiveValue::Set(text),
+                    ..Default::default()
+                };
+                members::Entity::update_many()
+                    .set(set)
+                    .filter(members::Column::GymId.eq(&self.gym))
+                    .filter(members::Column::MemberId.eq(&member.member_id))
+                    .exec(&txn)
+                    .await?;
+            }
+        }
+        if view.integration.unmanaged_policy == "adopt" {
+            self.adopt(&txn, view, observed).await?;
+        }
+        txn.commit().await?;
+        Ok(())
+    }
+
+    /// Rights that others gave to our members become ours, where the gym wants that.
+    pub(super) async fn adopt<C: ConnectionTrait>(
+        &self,
+        txn: &C,
+        view: &View,
+        observed: &Observed,
+    ) -> Result<(), ReconcileError> {
+        let now = self.shared.now();
+        let plan = view.plan(observed, view.associations()?, now)?;
+        for step in &plan.steps {
+            let Step::Adopt {
+                assignment,
+                member,
+                group,
+            } = step
+            else {
+                continue;
+            };
+            let Some(held) = view.members.iter().find(|m| m.member_id == member.as_str()) else {
+                continue;
+            };
+            let window = observed
+                .grants
+                .grants
+                .iter()
+                .find(|row| row.assignment == *assignment)
+                .map_or(Window::ALWAYS, |row| row.window);
+            let snapshot = Snapshot {
+                integration: Arc::new(view.integration.clone()),
+                member: held.clone(),
+                rows: Vec::new(),
+            };
+            let window = steps::Window {
+                from: window.from.map(crate::store::micros),
+                until: window.until.map(crate::store::micros),
+            };
+            let user = held.kisi_user_id.unwrap_or_default();
+            let epoch = self.lease.epoch();
+            let mut row = crate::apply::new_row(&snapshot, group.0, window, user, epoch, now);
+            row.assignment_id = ActiveValue::Set(Some(*assignment));
+            row.state = ActiveValue::Set(applied_grants::STANDING.to_owned());
+            row.insert(txn).await?;
+        }
+        Ok(())
+    }
+}

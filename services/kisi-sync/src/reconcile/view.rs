@@ -1,0 +1,155 @@
+//! The gym as the tables have it, and the plan that follows from it and from what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, Window};
+use access_domain::ids::{GroupId, MemberId};
+use access_domain::plan::{self, Plan, Policy, Unmanaged};
+use kisi_client::{HttpKisi, Lane};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+
+use super::ReconcileError;
+use crate::observe::{self, Known, Observed};
+use crate::shared::Shared;
+use crate::steps;
+use crate::store::{applied_grants, instant, integrations, members};
+
+/// The gym as the tables have it.
+pub struct View {
+    pub integration: integrations::Model,
+    pub members: Vec<members::Model>,
+    pub rows: Vec<applied_grants::Model>,
+    /// Assignments of other gyms in the same organization.
+    elsewhere: BTreeSet<i64>,
+}
+
+impl View {
+    pub async fn read(shared: &Shared, integration: integrations::Model) -> Result<Self, DbErr> {
+        let gym = integration.gym_id.clone();
+        let integration = integrations::find(&shared.db, &gym)
+            .await?
+            .unwrap_or(integration);
+        let organization = integration.organization();
+        let members = members::list(&shared.db, &gym).await?;
+        let rows = applied_grants::of_gym(&shared.db, organization, &gym).await?;
+        let elsewhere = applied_grants::Entity::find()
+            .filter(applied_grants::Column::OrganizationId.eq(organization))
+            .filter(applied_grants::Column::GymId.ne(&gym))
+            .all(&shared.db)
+            .await?
+            .into_iter()
+            .filter_map(|row| row.assignment_id)
+            .collect();
+        Ok(Self {
+            integration,
+            members,
+            rows,
+            elsewhere,
+        })
+    }
+
+    pub fn associations(&self) -> Result<BTreeMap<String, i64>, DbErr> {
+        self.integration.associations()
+    }
+
+    /// Lists the groups of the associations, and those where rows of ours stand.
+    pub async fn observe(
+        &self,
+        kisi: &HttpKisi,
+        lane: Lane,
+        now: i64,
+    ) -> Result<Observed, ReconcileError> {
+        let mut groups: BTreeSet<i64> = self.associations()?.into_values().collect();
+        groups.extend(self.rows.iter().map(|row| row.group_id));
+        self.observe_groups(kisi, lane, &groups, now).await
+    }
+
+    /// Lists these groups.
+    pub async fn observe_groups(
+        &self,
+        kisi: &HttpKisi,
+        lane: Lane,
+        groups: &BTreeSet<i64>,
+        now: i64,
+    ) -> Result<Observed, ReconcileError> {
+        let known = Known {
+            rows: &self.rows,
+            members: &self.members,
+            elsewhere: &self.elsewhere,
+            now,
+        };
+        Ok(observe::observe(kisi, lane, groups, &known).await?)
+    }
+
+    /// What would make Kisi agree. Members with work of their own under way are left out, and so
+    /// is whoever was touched since `began`.
+    pub fn plan(
+        &self,
+        observed: &Observed,
+        associations: BTreeMap<String, i64>,
+        began: i64,
+    ) -> Result<Plan, DbErr> {
+        let busy: BTreeSet<&str> = self
+            .members
+            .iter()
+            .filter(|member| member.pending && self.integration.synced)
+            .map(|member| member.member_id.as_str())
+            .chain(
+                self.rows
+                    .iter()
+                    .filter(|row| row.updated_at >= began || row.state != applied_grants::STANDING)
+                    .map(|row| row.member_id.as_str()),
+            )
+            .collect();
+        let mut desired = DesiredGrants::default();
+        for member in &self.members {
+            if member.erased || busy.contains(member.member_id.as_str()) {
+                continue;
+            }
+            let Ok(id) = MemberId::parse(&member.member_id) else {
+                continue;
+            };
+            for (group, window) in steps::wanted(&member.plans()?, &associations, began) {
+                let window = Window {
+                    from: window.from.map(instant),
+                    until: window.until.map(instant),
+                };
+                desired.insert(id.clone(), GroupId(group), window);
+            }
+        }
+        let gone: BTreeSet<i64> = observed
+            .gone
+            .iter()
+            .filter_map(|row| row.assignment_id)
+            .collect();
+        let adopted: BTreeSet<i64> = self
+            .rows
+            .iter()
+            .filter_map(|row| row.assignment_id)
+            .collect();
+        let mut grants = observed.grants.clone();
+        grants.grants.retain(|row| match &row.holder {
+            Holder::Member(member) => {
+                !busy.contains(member.as_str()) && !gone.contains(&row.assignment)
+            }
+            Holder::Stranger(_) => true,
+        });
+        for row in &mut grants.grants {
+            mark_ours(row, &adopted);
+        }
+        let unmanaged = match self.integration.unmanaged_policy.as_str() {
+            "adopt" => Unmanaged::Adopt,
+            _ => Unmanaged::Leave,
+        };
+        Ok(plan::plan(
+            &desired,
+            &grants,
+            Policy { unmanaged },
+            instant(began),
+        ))
+    }
+}
+
+fn mark_ours(row: &mut ObservedGrant, adopted: &BTreeSet<i64>) {
+    row.ours = row.ours || adopted.contains(&row.assignment);
+}

@@ -1,0 +1,92 @@
+//! Which plan opens which group: the whole set at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contracts::integration::v1 as api;
+use kisi_client::{HttpKisi, KisiRead, Lane};
+use sea_orm::TransactionTrait;
+use tonic::Status;
+
+use super::Setup;
+use crate::{doors, integration_state as state, refusal};
+
+impl Setup {
+    /// Reads a set: a plan once, whole ids.
+    pub(super) fn parse(
+        associations: &[api::Association],
+    ) -> Result<BTreeMap<String, i64>, Status> {
+        let mut set = BTreeMap::new();
+        for association in associations {
+            if !crate::desired::is_id(&association.plan_id) {
+                return Err(refusal::invalid("associations.plan_id", "it is no id"));
+            }
+            let group = association.group_id;
+            if set.insert(association.plan_id.clone(), group).is_some() {
+                return Err(refusal::invalid(
+                    "associations.plan_id",
+                    "a plan stands twice, and has one group",
+                ));
+            }
+        }
+        Ok(set)
+    }
+
+    pub(super) async fn require_groups(
+        &self,
+        kisi: &HttpKisi,
+        set: &BTreeMap<String, i64>,
+    ) -> Result<(), Status> {
+        let groups: BTreeSet<i64> = set.values().copied().collect();
+        for group in groups {
+            let found = kisi.find_group(Lane::SetUp, group).await;
+            if found.map_err(refusal::kisi)?.is_none() {
+                return Err(refusal::invalid(
+                    "associations.group_id",
+                    "Kisi has no such group",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn set_associations(
+        &self,
+        gym: &str,
+        associations: &[api::Association],
+        digest: Option<String>,
+    ) -> Result<api::Integration, Status> {
+        let row = self.enabled(gym).await?;
+        if row.place_id.is_none() {
+            return Err(refusal::missing_step("no place is selected (SelectPlace)"));
+        }
+        let set = Self::parse(associations)?;
+        let kisi = self.kisi(&row)?;
+        self.require_groups(&kisi, &set).await?;
+        let text = serde_json::to_string(&set).map_err(|error| refusal::internal(&error))?;
+        let before = row.associations.clone();
+        let row = self
+            .changed(gym, |row| {
+                row.associations = text;
+                state::settle_attention(row, |matter| {
+                    matter.what == "group_missing"
+                        && !set
+                            .values()
+                            .any(|group| group.to_string() == matter.subject)
+                })
+            })
+            .await?;
+        let (found, _) = doors::list(&kisi, Lane::SetUp, &row)
+            .await
+            .map_err(refusal::kisi)?;
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        doors::save(&txn, gym, &found, self.shared.now())
+            .await
+            .map_err(refusal::store)?;
+        txn.commit().await.map_err(refusal::store)?;
+        self.shared.outbox.notify_one();
+        if row.activated && row.associations != before {
+            self.start(gym, "associations", digest).await?;
+        }
+        self.show(gym).await
+    }
+}

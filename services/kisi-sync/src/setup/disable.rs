@@ -1,0 +1,91 @@
+//! The end of an integration: what Kisi holds is kept, or taken back first.
+
+use std::collections::BTreeSet;
+
+use contracts::integration::v1 as api;
+use tonic::Status;
+
+use super::Setup;
+use crate::refusal;
+use crate::store::{applied_grants, integrations, members};
+
+impl Setup {
+    /// `keep` leaves what Kisi holds; `revoke` takes ours back first.
+    pub async fn disable(
+        &self,
+        gym: &str,
+        access: &str,
+        digest: Option<String>,
+    ) -> Result<api::Integration, Status> {
+        let row = self.enabled(gym).await?;
+        match access {
+            "keep" => {}
+            "revoke" => {
+                let expected = self.preview(gym, Some(&[])).await?.digest;
+                if digest.as_deref() != Some(expected.as_str()) {
+                    return Err(refusal::missing_step(
+                        "revoking is confirmed by the digest of a preview without associations (PreviewSync)",
+                    ));
+                }
+                self.revoke_all(gym, &row).await?;
+            }
+            _ => {
+                return Err(refusal::invalid(
+                    "access",
+                    "one of keep, revoke is expected",
+                ));
+            }
+        }
+        self.changed(gym, |row| {
+            row.enabled = false;
+            row.activated = false;
+            row.synced = false;
+            row.key_status = "none".to_owned();
+            row.sealed_key = Vec::new();
+            row.associations = "{}".to_owned();
+            row.attention = "[]".to_owned();
+            row.place_id = None;
+            Ok(())
+        })
+        .await?;
+        crate::worker::keep_in_step(&self.shared)
+            .await
+            .map_err(refusal::store)?;
+        self.show(gym).await
+    }
+
+    /// The associations go, and with them every right of ours, each by the path of all others.
+    async fn revoke_all(&self, gym: &str, row: &integrations::Model) -> Result<(), Status> {
+        self.changed(gym, |row| {
+            row.associations = "{}".to_owned();
+            Ok(())
+        })
+        .await?;
+        let rows = applied_grants::of_gym(&self.shared.db, row.organization(), gym)
+            .await
+            .map_err(refusal::store)?;
+        let holders: BTreeSet<String> = rows.into_iter().map(|row| row.member_id).collect();
+        let holders: Vec<String> = holders.into_iter().collect();
+        let now = self.shared.now();
+        members::mark_pending(&self.shared.db, gym, &holders, true, now)
+            .await
+            .map_err(refusal::store)?;
+        let (reply, mut settled) = tokio::sync::mpsc::unbounded_channel();
+        for member in &holders {
+            let job = crate::worker::Job::of_sync(member, reply.clone());
+            self.shared.workers.wake(gym, job);
+        }
+        drop(reply);
+        while settled.recv().await.is_some() {}
+        let left = applied_grants::of_gym(&self.shared.db, row.organization(), gym)
+            .await
+            .map_err(refusal::store)?;
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(Status::unavailable(
+                "not every right could be taken back yet; try again",
+            ))
+        }
+    }
+}

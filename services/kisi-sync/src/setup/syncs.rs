@@ -1,0 +1,77 @@
+//! Syncs on demand; the first one opens the integration.
+
+use contracts::integration::v1 as api;
+use contracts::wire;
+use sea_orm::EntityTrait;
+use tonic::Status;
+
+use super::Setup;
+use crate::store::{instant, syncs};
+use crate::{reconcile, refusal};
+
+impl Setup {
+    /// Puts a pass in the queue and starts it.
+    pub async fn start(
+        &self,
+        gym: &str,
+        activation: &str,
+        digest: Option<String>,
+    ) -> Result<syncs::Model, Status> {
+        let sync = reconcile::queue(&self.shared, gym, activation, digest)
+            .await
+            .map_err(refusal::store)?;
+        crate::schedule::start(&self.shared, gym);
+        Ok(sync)
+    }
+
+    pub async fn start_sync(&self, gym: &str, digest: Option<String>) -> Result<api::Sync, Status> {
+        let row = self.enabled(gym).await?;
+        if row.place_id.is_none() {
+            return Err(refusal::missing_step("no place is selected (SelectPlace)"));
+        }
+        if row.associations == "{}" && !row.activated {
+            return Err(refusal::missing_step(
+                "no plan has a group (SetAssociations)",
+            ));
+        }
+        if row.key_status != "ok" {
+            return Err(refusal::missing_step(
+                "the Kisi key does not work any more: save another one (RotateApiKey)",
+            ));
+        }
+        let activation = if row.activated { "staff" } else { "first" };
+        if !row.activated {
+            self.changed(gym, |row| {
+                row.activated = true;
+                Ok(())
+            })
+            .await?;
+        }
+        let sync = self.start(gym, activation, digest).await?;
+        Ok(sync_shown(&sync))
+    }
+
+    pub async fn find_sync(&self, gym: &str, id: &str) -> Result<api::Sync, Status> {
+        let row = syncs::Entity::find_by_id(id.to_owned())
+            .one(&self.shared.db)
+            .await
+            .map_err(refusal::store)?
+            .filter(|row| row.gym_id == gym)
+            .ok_or_else(|| Status::not_found("there is no such sync"))?;
+        Ok(sync_shown(&row))
+    }
+}
+
+fn sync_shown(row: &syncs::Model) -> api::Sync {
+    let at = |micros: i64| wire::timestamp(instant(micros));
+    api::Sync {
+        sync_id: row.sync_id.clone(),
+        gym_id: row.gym_id.clone(),
+        state: row.state.clone(),
+        activation: row.activation.clone(),
+        started_at: row.started_at.map(at),
+        ended_at: row.ended_at.map(at),
+        report: serde_json::from_str(&row.report).ok(),
+        in_sync: row.in_sync,
+    }
+}

@@ -1,0 +1,155 @@
+//! The rules of one member, as cases.
+
+use super::*;
+
+const NOW: i64 = 1_800_000_000 * SECOND;
+
+fn row(id: i64, group: i64, state: &str, epoch: i64) -> applied_grants::Model {
+    applied_grants::Model {
+        id,
+        organization_id: 1,
+        gym_id: "g".into(),
+        member_id: "m".into(),
+        group_id: group,
+        kisi_user_id: 7,
+        assignment_id: (state == STANDING).then_some(1000 + id),
+        state: state.into(),
+        epoch,
+        valid_from: None,
+        valid_until: None,
+        intended_at: 0,
+        updated_at: 0,
+    }
+}
+
+struct Case {
+    wanted: BTreeMap<i64, Window>,
+    rows: Vec<applied_grants::Model>,
+    user_known: bool,
+    looked: bool,
+    others: Vec<i64>,
+    held: bool,
+}
+
+fn case(wanted: &[i64], rows: Vec<applied_grants::Model>) -> Case {
+    Case {
+        wanted: wanted.iter().map(|g| (*g, Window::default())).collect(),
+        rows,
+        user_known: true,
+        looked: true,
+        others: vec![],
+        held: false,
+    }
+}
+
+impl Case {
+    fn next(&self) -> Option<Step> {
+        Situation {
+            wanted: &self.wanted,
+            rows: &self.rows,
+            user_known: self.user_known,
+            looked: self.looked,
+            opened_by_others: &self.others,
+            refused: &BTreeSet::new(),
+            held: self.held,
+            epoch: 3,
+            now: NOW,
+        }
+        .next_step()
+    }
+}
+
+#[test]
+fn a_known_row_that_nothing_wants_is_revoked_without_a_look() {
+    let case = case(&[], vec![row(1, 5, STANDING, 1)]);
+    assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
+}
+
+#[test]
+fn a_grant_after_our_own_revoke_is_sent_without_a_look() {
+    assert_eq!(
+        case(&[5], vec![]).next(),
+        Some(Step::Intend(vec![(5, Window::default())]))
+    );
+    let intended = case(&[5], vec![row(1, 5, INTENDED, 3)]);
+    assert_eq!(intended.next(), Some(Step::Grant { row: 1, group: 5 }));
+}
+
+#[test]
+fn a_first_grant_finds_the_person_and_looks() {
+    let mut first = case(&[5], vec![]);
+    first.user_known = false;
+    first.looked = false;
+    assert_eq!(first.next(), Some(Step::FindUser));
+    first.user_known = true;
+    assert_eq!(first.next(), Some(Step::Look));
+}
+
+#[test]
+fn a_row_whose_answer_is_lost_is_looked_for_and_never_granted_again() {
+    for state in [row(1, 5, UNKNOWN, 3), row(1, 5, INTENDED, 2)] {
+        assert_eq!(case(&[5], vec![state.clone()]).next(), Some(Step::Look));
+        assert_eq!(case(&[], vec![state]).next(), Some(Step::Look));
+    }
+}
+
+#[test]
+fn a_new_group_is_granted_before_the_old_one_is_revoked() {
+    let changed = case(&[6], vec![row(1, 5, STANDING, 1)]);
+    assert!(matches!(changed.next(), Some(Step::Intend(_))));
+    let granted = case(&[6], vec![row(1, 5, STANDING, 1), row(2, 6, STANDING, 3)]);
+    assert_eq!(granted.next(), Some(Step::Revoke { row: 1, group: 5 }));
+}
+
+#[test]
+fn a_duplicate_of_ours_is_removed_and_another_hand_s_right_is_left() {
+    let twice = case(&[5], vec![row(1, 5, STANDING, 1), row(2, 5, STANDING, 1)]);
+    assert_eq!(
+        twice.next(),
+        Some(Step::RemoveDuplicate { row: 2, group: 5 })
+    );
+    let mut others = case(&[5], vec![]);
+    others.others = vec![5];
+    assert_eq!(others.next(), None);
+}
+
+#[test]
+fn a_held_member_loses_nothing_and_may_still_gain() {
+    let mut held = case(&[], vec![row(1, 5, STANDING, 1)]);
+    held.held = true;
+    assert_eq!(held.next(), None);
+    held.wanted.insert(6, Window::default());
+    assert!(matches!(held.next(), Some(Step::Intend(_))));
+}
+
+#[test]
+fn two_plans_of_one_group_open_it_for_as_long_as_either_lasts() {
+    let associations = BTreeMap::from([("a".to_owned(), 5), ("b".to_owned(), 5)]);
+    let plan = |id: &str, until| WantedPlan {
+        plan_id: id.into(),
+        from: None,
+        until,
+    };
+    let end = NOW + 60 * SECOND;
+    let both = wanted(&[plan("a", Some(end)), plan("b", None)], &associations, NOW);
+    assert_eq!(both[&5], Window::default());
+    let one = wanted(
+        &[plan("a", Some(end + 5)), plan("c", None)],
+        &associations,
+        NOW,
+    );
+    assert_eq!(one[&5].until, Some(end));
+    assert!(wanted(&[plan("a", Some(NOW))], &associations, NOW).is_empty());
+}
+
+#[test]
+fn a_wrong_window_is_changed_and_a_beginning_that_has_passed_is_none() {
+    let mut old = row(1, 5, STANDING, 1);
+    old.valid_from = Some(NOW - SECOND);
+    assert_eq!(case(&[5], vec![old.clone()]).next(), None);
+    old.valid_until = Some(NOW + SECOND);
+    assert!(matches!(
+        case(&[5], vec![old]).next(),
+        Some(Step::ChangeWindow { row: 1, .. })
+    ));
+}

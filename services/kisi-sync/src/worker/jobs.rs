@@ -1,0 +1,108 @@
+//! Members with work, the most urgent first, each in the queue once.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::mpsc;
+
+use crate::record::Outcome;
+use crate::snapshot::Snapshot;
+use crate::store::applied_grants;
+
+/// What came of one job.
+pub type Settled = (String, Option<Outcome>);
+
+/// How urgent a member's work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Urgency {
+    Revoke,
+    Grant,
+    Background,
+}
+
+/// A member to look at.
+#[derive(Debug)]
+pub struct Job {
+    pub(super) member: String,
+    pub(super) urgency: Urgency,
+    /// As just committed; used only if nothing stands in between.
+    pub(super) seed: Option<Snapshot>,
+    pub(super) reply: Option<mpsc::UnboundedSender<Settled>>,
+}
+
+impl Job {
+    /// From the intake.
+    pub fn event(member: &str, snapshot: Snapshot) -> Self {
+        let closes = snapshot.member.plans == "[]"
+            || snapshot
+                .rows
+                .iter()
+                .any(|row| row.state == applied_grants::STANDING);
+        Self {
+            member: member.to_owned(),
+            urgency: if closes {
+                Urgency::Revoke
+            } else {
+                Urgency::Grant
+            },
+            seed: Some(snapshot),
+            reply: None,
+        }
+    }
+
+    /// From a hint or a call.
+    pub fn look(member: &str, urgency: Urgency) -> Self {
+        Self {
+            member: member.to_owned(),
+            urgency,
+            seed: None,
+            reply: None,
+        }
+    }
+
+    /// From a sync, which wants to know what came of it.
+    pub fn of_sync(member: &str, reply: mpsc::UnboundedSender<Settled>) -> Self {
+        Self {
+            reply: Some(reply),
+            ..Self::look(member, Urgency::Background)
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Queues {
+    waiting: HashMap<String, Job>,
+    order: [VecDeque<String>; 3],
+}
+
+impl Queues {
+    pub(super) fn push(&mut self, job: Job) {
+        match self.waiting.get_mut(&job.member) {
+            Some(known) if known.urgency <= job.urgency => {
+                known.seed = None;
+            }
+            _ => {
+                self.order[job.urgency as usize].push_back(job.member.clone());
+                self.waiting.insert(job.member.clone(), job);
+            }
+        }
+    }
+
+    /// The next of this urgency.
+    pub(super) fn pop(&mut self, urgency: Urgency) -> Option<Job> {
+        while let Some(member) = self.order[urgency as usize].pop_front() {
+            // It may have moved to a more urgent queue.
+            if self
+                .waiting
+                .get(&member)
+                .is_some_and(|job| job.urgency == urgency)
+            {
+                return self.waiting.remove(&member);
+            }
+        }
+        None
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}

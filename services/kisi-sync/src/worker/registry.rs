@@ -1,0 +1,121 @@
+//! The workers of this replica: one per gym, started and stopped with the gym's lease.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sea_orm::DbErr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Job, Queues, Wake, Worker};
+use crate::brake::Brake;
+use crate::ownership::LeaseProof;
+use crate::shared::Shared;
+
+/// The workers of this replica.
+#[derive(Default)]
+pub struct Workers {
+    /// One start or stop at a time, so that a gym never has two workers.
+    changing: tokio::sync::Mutex<()>,
+    by_gym: Mutex<HashMap<String, Handle>>,
+}
+
+struct Handle {
+    wakes: mpsc::UnboundedSender<Wake>,
+    stop: CancellationToken,
+    epoch: i64,
+    task: tokio::task::JoinHandle<()>,
+    brake: Arc<Brake>,
+}
+
+impl Workers {
+    /// Gives a job to the gym's worker; false when it works elsewhere.
+    pub fn wake(&self, gym: &str, job: Job) -> bool {
+        self.send(gym, Wake::Job(Box::new(job)))
+    }
+
+    /// The gym's settings have changed.
+    pub fn reload(&self, gym: &str) -> bool {
+        self.send(gym, Wake::Reload)
+    }
+
+    /// The gym's counts, where it is worked on here.
+    pub fn brake(&self, gym: &str) -> Option<Arc<Brake>> {
+        self.lock().get(gym).map(|handle| Arc::clone(&handle.brake))
+    }
+
+    fn send(&self, gym: &str, wake: Wake) -> bool {
+        self.lock()
+            .get(gym)
+            .is_some_and(|handle| handle.wakes.send(wake).is_ok())
+    }
+
+    /// Starts the gym's worker under this lease, unless it runs under it already.
+    pub async fn ensure(
+        &self,
+        shared: &Arc<Shared>,
+        gym: &str,
+        lease: LeaseProof,
+    ) -> Result<(), DbErr> {
+        let _alone = self.changing.lock().await;
+        let runs = self
+            .lock()
+            .get(gym)
+            .is_some_and(|h| h.epoch == lease.epoch() && !h.task.is_finished());
+        if runs {
+            return Ok(());
+        }
+        self.end(gym).await;
+        let brake = Brake::load(&shared.db, gym, shared.limits, shared.now()).await?;
+        let brake = Arc::new(brake);
+        let (wakes, receiver) = mpsc::unbounded_channel();
+        let stop = lease.lost().child_token();
+        let epoch = lease.epoch();
+        let worker = Worker {
+            shared: Arc::clone(shared),
+            gym: gym.to_owned(),
+            lease,
+            stop: stop.clone(),
+            brake: Arc::clone(&brake),
+            pause: Arc::default(),
+            engine: None,
+            queues: Queues::default(),
+            running: HashMap::new(),
+            again: HashMap::new(),
+            replies: HashMap::new(),
+        };
+        let task = tokio::spawn(worker.work(receiver));
+        let handle = Handle {
+            wakes,
+            stop,
+            epoch,
+            task,
+            brake,
+        };
+        self.lock().insert(gym.to_owned(), handle);
+        Ok(())
+    }
+
+    /// Stops the gym's worker and waits for its last requests.
+    pub async fn stop(&self, gym: &str) {
+        let _alone = self.changing.lock().await;
+        self.end(gym).await;
+    }
+
+    async fn end(&self, gym: &str) {
+        let handle = self.lock().remove(gym);
+        if let Some(handle) = handle {
+            handle.stop.cancel();
+            let _ = handle.task.await;
+        }
+    }
+
+    /// The gyms worked on here.
+    pub fn gyms(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
+        self.by_gym.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

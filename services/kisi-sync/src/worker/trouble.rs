@@ -1,0 +1,103 @@
+//! When a member could not be settled: who waits for what.
+
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, TransactionTrait};
+
+use super::Worker;
+use crate::error::Trouble;
+use crate::integration_state as state;
+use crate::record::Outcome;
+use crate::shared::Shared;
+use crate::store::{applied_grants, members};
+
+impl Worker {
+    pub(super) async fn troubled(&mut self, member: &str, trouble: Trouble) -> Option<Outcome> {
+        match trouble {
+            Trouble::Superseded | Trouble::NotOwner | Trouble::Paused => {}
+            Trouble::Unreachable(error) => {
+                self.pause.begin();
+                tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
+                    "Kisi does not answer for gym {}; its work waits", self.gym);
+            }
+            Trouble::KeyDead(error) => {
+                self.engine = None;
+                tracing::error!(gym.id = %self.gym, error = %error,
+                    "Kisi refuses the key of gym {}; its work waits", self.gym);
+                let rights = error.status() == Some(403);
+                if let Err(error) = key_died(&self.shared, &self.gym, rights).await {
+                    tracing::error!(gym.id = %self.gym, error = %error, "The dead key cannot be recorded");
+                }
+            }
+            Trouble::Refused { .. } => {}
+            Trouble::Unclear | Trouble::Directory(_) | Trouble::Store(_) => {
+                tracing::warn!(gym.id = %self.gym, member.id = %member, error = %trouble,
+                    "Member {member} is tried again: {trouble}");
+                self.postpone(member).await;
+            }
+        }
+        None
+    }
+
+    pub(super) async fn postpone(&self, member: &str) {
+        let set = members::ActiveModel {
+            retry_at: sea_orm::ActiveValue::Set(Some(self.shared.now() + 2_000_000)),
+            ..Default::default()
+        };
+        let done = members::Entity::update_many()
+            .set(set)
+            .filter(members::Column::GymId.eq(&self.gym))
+            .filter(members::Column::MemberId.eq(member))
+            .exec(&self.shared.db)
+            .await;
+        if let Err(error) = done {
+            tracing::warn!(gym.id = %self.gym, error = %error, "A retry cannot be put off");
+        }
+    }
+
+    /// A task was lost in the middle: what it had intended may have been sent.
+    pub(super) async fn distrust(&self, member: &str) {
+        tracing::error!(gym.id = %self.gym, member.id = %member, "A task was lost");
+        let set = applied_grants::ActiveModel {
+            state: sea_orm::ActiveValue::Set(applied_grants::UNKNOWN.to_owned()),
+            ..Default::default()
+        };
+        let done = applied_grants::Entity::update_many()
+            .set(set)
+            .filter(applied_grants::Column::GymId.eq(&self.gym))
+            .filter(applied_grants::Column::MemberId.eq(member))
+            .filter(applied_grants::Column::State.eq(applied_grants::INTENDED))
+            .exec(&self.shared.db)
+            .await;
+        if let Err(error) = done {
+            tracing::error!(gym.id = %self.gym, error = %error, "A lost task's rows cannot be marked");
+        }
+    }
+}
+
+/// The integration needs attention; its work waits for another key.
+pub async fn key_died(shared: &Shared, gym: &str, rights: bool) -> Result<(), DbErr> {
+    let now = shared.now();
+    let (status, what, message) = if rights {
+        (
+            "insufficient",
+            "key_rights",
+            "Kisi says that the key may not do this: give its owner administrator rights, or save another key.",
+        )
+    } else {
+        (
+            "invalid",
+            "key_invalid",
+            "Kisi refuses the key: save another one.",
+        )
+    };
+    let txn = shared.db.begin().await?;
+    state::change(&txn, gym, now, |row| {
+        row.key_status = status.to_owned();
+        row.key_checked_at = Some(now);
+        Ok(())
+    })
+    .await?;
+    state::attend(&txn, gym, what, "", message, "staff", now).await?;
+    txn.commit().await?;
+    shared.outbox.notify_one();
+    Ok(())
+}
