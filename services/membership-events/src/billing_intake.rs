@@ -168,7 +168,7 @@ async fn take_once(
     }
     billing::link(unit.db(), &keys, &event.event_id, &pairs).await?;
     let mut touched = Touched::new();
-    linking::touch(&mut touched, pairs)?;
+    linking::touch(&mut touched, pairs);
     let parked: Vec<_> = tied
         .into_iter()
         .filter(|row| row.parked_at.is_some())

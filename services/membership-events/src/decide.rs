@@ -19,7 +19,7 @@ use sea_orm::ConnectionTrait;
 
 use crate::error::Error;
 use crate::rows;
-use crate::store::entity::members;
+use crate::store::keys::MembershipKey;
 use crate::store::{self, StoreError, from_micros};
 
 /// What brings a decision about.
@@ -156,10 +156,7 @@ pub async fn decide(
     if people.is_empty() {
         return Ok(Vec::new());
     }
-    let members = &people
-        .iter()
-        .map(member_id)
-        .collect::<Result<BTreeSet<_>, _>>()?;
+    let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
     let rules = store::gyms::find(db, gym)
         .await?
         .ok_or(Error::Unknown("gym"))?;
@@ -168,7 +165,7 @@ pub async fn decide(
     let now = now();
     let mut decisions = Vec::with_capacity(people.len());
     for row in people.iter().filter(|row| !row.erased) {
-        let member = member_id(row)?;
+        let member = row.member_id.0.clone();
         let memberships: Vec<_> = held
             .iter()
             .filter(|facts| concerns(&facts.membership, &member))
@@ -232,14 +229,6 @@ fn decided(mut state: MembershipStatusChanged) -> MembershipStatusChanged {
     state
 }
 
-fn member_id(row: &members::Model) -> Result<MemberId, StoreError> {
-    MemberId::parse(&row.member_id).map_err(|_| StoreError::Nonsense {
-        table: "members",
-        column: "member_id",
-        row: format!("{}/{}", row.gym_id, row.member_id),
-    })
-}
-
 fn concerns(membership: &Membership, member: &MemberId) -> bool {
     membership.is_held_by(member) || membership.payer() == Some(member)
 }
@@ -260,16 +249,18 @@ async fn with_billing(
     Ok(memberships
         .into_iter()
         .map(|membership| MembershipFacts {
-            billing: billing.remove(membership.id.as_str()).unwrap_or_default(),
+            billing: billing
+                .remove(&MembershipKey::from(&membership.id))
+                .unwrap_or_default(),
             membership,
         })
         .collect())
 }
 
 fn billing_states(
-    events: Vec<(String, String)>,
-) -> Result<BTreeMap<String, BillingState>, StoreError> {
-    let mut ledgers: BTreeMap<String, Ledger> = BTreeMap::new();
+    events: Vec<(MembershipKey, String)>,
+) -> Result<BTreeMap<MembershipKey, BillingState>, StoreError> {
+    let mut ledgers: BTreeMap<MembershipKey, Ledger> = BTreeMap::new();
     for (membership, json) in events {
         let fact = fact_of(&json).ok_or_else(|| StoreError::Nonsense {
             table: "billing_events",
@@ -298,7 +289,9 @@ pub async fn billing_of(
     let ids = BTreeSet::from([membership.clone()]);
     let events = store::billing::list_linked(db, gym, &ids).await?;
     let mut states = billing_states(events)?;
-    Ok(states.remove(membership.as_str()).unwrap_or_default())
+    Ok(states
+        .remove(&MembershipKey::from(membership))
+        .unwrap_or_default())
 }
 
 /// The held states of these members, as (member, version, JSON); all of those who have one.
@@ -309,16 +302,15 @@ pub async fn held(
 ) -> Result<Vec<(MemberId, i64, String)>, Error> {
     let mut held = Vec::new();
     for row in store::members::lock(db, gym, members).await? {
-        let member = member_id(&row)?;
         if let Some(state) = row.state {
-            held.push((member, row.version, state));
+            held.push((row.member_id.0, row.version, state));
         }
     }
     Ok(held)
 }
 
 /// Open invoices in events given as (membership, event JSON), oldest first.
-pub fn open_invoices(events: Vec<(String, String)>) -> Result<Vec<OpenInvoice>, Error> {
+pub fn open_invoices(events: Vec<(MembershipKey, String)>) -> Result<Vec<OpenInvoice>, Error> {
     let mut accounts: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (_, json) in &events {
         if let Some(fact) = fact_of(json)
@@ -352,7 +344,7 @@ pub fn open_invoices(events: Vec<(String, String)>) -> Result<Vec<OpenInvoice>, 
             open.push((
                 since,
                 OpenInvoice {
-                    membership_id: membership.clone(),
+                    membership_id: membership.to_string(),
                     provider,
                     account,
                     invoice_id: id,

@@ -3,6 +3,8 @@
 //! Both are facts like a provider's, with the caller's id under the provider `gymflow` and the gym
 //! as the account: harmless to repeat, never stale, joined in any order.
 
+use std::collections::BTreeSet;
+
 use access_domain::billing::{BillingEventKind, DebtKey};
 use access_domain::ids::{GymId, MembershipId};
 use contracts::billing::v1::BillingEvent;
@@ -144,8 +146,7 @@ async fn take(
 ) -> Result<Outcome, Error> {
     let json = serde_json::to_string(&event).map_err(Error::Json)?;
     if store::billing::insert(unit.db(), &event, json, unit.now()).await? {
-        let pair = (gym.to_string(), membership.to_string());
-        let pairs = std::collections::BTreeSet::from([pair]);
+        let pairs = BTreeSet::from([(gym.into(), membership.into())]);
         let keys = Keys::of_event(&event);
         store::billing::link(unit.db(), &keys, &event.event_id, &pairs).await?;
     }

@@ -251,7 +251,10 @@ impl MembershipService for Grpc {
         let members: Vec<_> = versions
             .into_iter()
             .take(page.size)
-            .map(|(member_id, version)| wire::MemberVersion { member_id, version })
+            .map(|(member, version)| wire::MemberVersion {
+                member_id: member.to_string(),
+                version,
+            })
             .collect();
         let next_page_token = match members.last() {
             Some(last) if more => paging::token(&last.member_id),

@@ -14,15 +14,12 @@ use sea_orm::ConnectionTrait;
 
 use crate::error::Error;
 use crate::store::StoreError;
-use crate::store::billing::{self, Candidate, Keys};
+use crate::store::billing::{self, Candidate, Keys, Pair};
 use crate::store::entity::billing_events;
 use crate::unit::Unit;
 
 /// Memberships per gym.
 pub type Touched = BTreeMap<GymId, BTreeSet<MembershipId>>;
-
-/// (gym, membership), as stored.
-type Pair = (String, String);
 
 /// The memberships an event is about; none is a reason to park it.
 pub async fn find(
@@ -131,7 +128,7 @@ pub async fn attach(
         billing::link(db, &keys, &row.event_id, &pairs).await?;
         billing::set_parked(db, &keys, &row.event_id, None).await?;
         attached += 1;
-        touch(touched, pairs)?;
+        touch(touched, pairs);
         let tied = billing::list_tied(db, &keys).await?;
         left.extend(tied.into_iter().filter(|row| row.parked_at.is_some()));
     }
@@ -139,18 +136,10 @@ pub async fn attach(
 }
 
 /// Adds pairs as they are stored.
-pub fn touch(touched: &mut Touched, pairs: BTreeSet<Pair>) -> Result<(), StoreError> {
+pub fn touch(touched: &mut Touched, pairs: BTreeSet<Pair>) {
     for (gym, membership) in pairs {
-        let (Ok(gym_id), Ok(id)) = (GymId::parse(&gym), MembershipId::parse(&membership)) else {
-            return Err(StoreError::Nonsense {
-                table: "billing_links",
-                column: "membership_id",
-                row: format!("{gym}/{membership}"),
-            });
-        };
-        touched.entry(gym_id).or_default().insert(id);
+        touched.entry(gym.0).or_default().insert(membership.0);
     }
-    Ok(())
 }
 
 /// Decides again about everybody who holds or pays for the touched memberships.
@@ -191,4 +180,78 @@ pub async fn park(
     let why = why_unmatched(db, keys).await?;
     billing::set_parked(db, keys, event_id, Some((now, why))).await?;
     Ok(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(kind: &str, membership: &str, is_current: bool, has_sub: bool) -> Candidate {
+        Candidate {
+            gym_id: "iron".parse().expect("an id"),
+            membership_id: membership.parse().expect("an id"),
+            kind: kind.to_owned(),
+            is_current,
+            has_subscription: has_sub,
+        }
+    }
+
+    fn keys(subscription: Option<&'static str>) -> Keys<'static> {
+        Keys {
+            provider: "stripe",
+            account: "acct_1",
+            invoice: None,
+            payment: None,
+            subscription,
+            customer: Some("cus_1"),
+            mandate: None,
+            named_membership: None,
+        }
+    }
+
+    fn names(pairs: BTreeSet<Pair>) -> Vec<String> {
+        pairs.into_iter().map(|(_, id)| id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_current_subscription_beats_a_former_one_and_both_beat_a_name() {
+        let former = candidate("subscription", "old", false, true);
+        let current = candidate("subscription", "new", true, true);
+        let named = candidate("metadata", "named", true, true);
+        for (candidates, expected) in [
+            (vec![former.clone(), current, named.clone()], vec!["new"]),
+            (vec![former, named.clone()], vec!["old"]),
+            (vec![named], vec!["named"]),
+            (vec![], vec![]),
+        ] {
+            assert_eq!(names(by_subscription_or_name(&candidates)), expected);
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_pays_for_two_memberships_is_about_both() {
+        let two = [
+            candidate("subscription", "a", true, true),
+            candidate("subscription", "b", true, true),
+        ];
+        assert_eq!(names(by_subscription_or_name(&two)), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_customer_says_a_membership_only_where_there_is_one_it_can_be() {
+        let one = candidate("customer", "a", true, true);
+        let other = candidate("customer", "b", true, true);
+        let without = candidate("customer", "c", true, false);
+        let former = candidate("customer", "d", false, true);
+        for (subscription, candidates, expected) in [
+            (None, vec![one.clone(), former], vec!["a"]),
+            (None, vec![one.clone(), other], vec![]),
+            // An unknown subscription is another membership's, unless this one has none.
+            (Some("sub_9"), vec![one.clone()], vec![]),
+            (Some("sub_9"), vec![one, without], vec!["c"]),
+        ] {
+            let found = by_mandate_or_customer(&keys(subscription), &candidates);
+            assert_eq!(names(found), expected, "{subscription:?}");
+        }
+    }
 }

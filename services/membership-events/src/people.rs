@@ -150,8 +150,9 @@ pub async fn republish(
         let Some(last) = page.last() else {
             return Ok(sent);
         };
-        after.clone_from(last);
-        sent += republish_page(decisions, by, gym, &rows::member_ids(page)?).await?;
+        after = last.to_string();
+        let members = page.into_iter().map(|key| key.0).collect();
+        sent += republish_page(decisions, by, gym, &members).await?;
     }
 }
 

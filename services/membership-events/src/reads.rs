@@ -45,18 +45,15 @@ async fn open_invoices(
 ) -> Result<Vec<OpenInvoice>, Error> {
     let one = BTreeSet::from([member.clone()]);
     let rows = store::memberships::list_of_people(store.reads(), gym, &one).await?;
-    let ids: BTreeSet<MembershipId> = rows
-        .iter()
-        .map(|row| rows::membership_key(row).map(|(_, id)| id))
-        .collect::<Result<_, _>>()?;
+    let ids: BTreeSet<MembershipId> = rows.into_iter().map(|row| row.membership_id.0).collect();
     let events = store::billing::list_linked(store.reads(), gym, &ids).await?;
     decide::open_invoices(events)
 }
 
 fn to_member(row: &members::Model) -> Result<Member, Error> {
     Ok(Member {
-        gym_id: row.gym_id.clone(),
-        member_id: row.member_id.clone(),
+        gym_id: row.gym_id.to_string(),
+        member_id: row.member_id.to_string(),
         email: row.email.clone(),
         name: row.name.clone(),
         source_version: row.source_version,
@@ -111,7 +108,7 @@ pub async fn list(
             if page.len() == page_size {
                 return Ok((page, wanted.after));
             }
-            wanted.after = Some(row.member_id.clone());
+            wanted.after = Some(row.member_id.to_string());
             let member = to_member(&row)?;
             if filter.wants(member.state.as_ref()) {
                 page.push(member);

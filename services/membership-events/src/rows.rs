@@ -1,10 +1,8 @@
 //! Stored rows as domain values. A row that makes no sense names its table, column and key.
 
-use std::collections::BTreeSet;
-
 use access_domain::entitlement::{Override, OverrideKind};
 use access_domain::gym::GymRules;
-use access_domain::ids::{GymId, MemberId, MembershipId, OverrideId, PauseId};
+use access_domain::ids::{OverrideId, PauseId};
 use access_domain::membership::{Cancellation, Membership, NextPlan, Pause};
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
@@ -48,11 +46,11 @@ pub struct StoredOverride {
     pub actor: String,
 }
 
-fn nonsense(table: &'static str, column: &'static str, row: impl Into<String>) -> StoreError {
+fn nonsense(table: &'static str, column: &'static str, row: impl ToString) -> StoreError {
     StoreError::Nonsense {
         table,
         column,
-        row: row.into(),
+        row: row.to_string(),
     }
 }
 
@@ -82,29 +80,6 @@ pub fn rules(row: &gyms::Model) -> Result<GymRules, StoreError> {
             .parse()
             .map_err(|_| nonsense("gyms", "overdue_scope", &row.gym_id))?,
     })
-}
-
-/// A stored id of a gym.
-pub fn gym_id(id: &str) -> Result<GymId, StoreError> {
-    GymId::parse(id).map_err(|_| nonsense("members", "gym_id", id))
-}
-
-/// Stored ids of members.
-pub fn member_ids(ids: Vec<String>) -> Result<BTreeSet<MemberId>, StoreError> {
-    ids.into_iter()
-        .map(|id| MemberId::parse(&id).map_err(|_| nonsense("members", "member_id", id)))
-        .collect()
-}
-
-/// The key of a membership's row.
-pub fn membership_key(row: &memberships::Model) -> Result<(GymId, MembershipId), StoreError> {
-    let key = || format!("{}/{}", row.gym_id, row.membership_id);
-    let gym = GymId::parse(&row.gym_id);
-    let id = MembershipId::parse(&row.membership_id);
-    match (gym, id) {
-        (Ok(gym), Ok(id)) => Ok((gym, id)),
-        _ => Err(nonsense("memberships", "membership_id", key())),
-    }
 }
 
 /// The club's pauses of a membership.
@@ -150,7 +125,7 @@ pub fn membership(row: &memberships::Model) -> Result<Membership, StoreError> {
     };
     let next_plan = match (&row.next_plan_id, &row.next_plan_from) {
         (Some(plan), Some(from)) => Some(NextPlan {
-            plan: plan.parse().map_err(|_| bad("next_plan_id"))?,
+            plan: plan.0.clone(),
             from: date("next_plan_from", from)?,
         }),
         _ => None,
@@ -162,17 +137,11 @@ pub fn membership(row: &memberships::Model) -> Result<Membership, StoreError> {
         }),
         None => None,
     };
-    let (_, id) = membership_key(row)?;
     Ok(Membership {
-        id,
-        plan: row.plan_id.parse().map_err(|_| bad("plan_id"))?,
+        id: row.membership_id.0.clone(),
+        plan: row.plan_id.0.clone(),
         holders: serde_json::from_str(&row.holders).map_err(|_| bad("holders"))?,
-        payer: row
-            .payer_member_id
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| bad("payer_member_id"))?,
+        payer: row.payer_member_id.as_ref().map(|key| key.0.clone()),
         starts_on: date("starts_on", &row.starts_on)?,
         ends_on: optional_date("ends_on", &row.ends_on)?,
         cancellation,

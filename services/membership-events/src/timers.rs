@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::decide::CauseOf;
 use crate::error::Error;
-use crate::rows;
+use crate::store::keys::{GymKey, MemberKey};
 use crate::store::{self, StoreError, from_micros, micros};
 use crate::unit::Decisions;
 
@@ -83,7 +83,7 @@ pub async fn run(decisions: Decisions, wake: Wake, shutdown: CancellationToken) 
 
 /// Members whose timer cannot fire, because a row of theirs makes no sense: until when others go
 /// first.
-type PassedOver = BTreeMap<(String, String), Timestamp>;
+type PassedOver = BTreeMap<(GymKey, MemberKey), Timestamp>;
 
 /// Fires one batch of what is due, and answers how long to wait for the next.
 async fn fire_due(
@@ -108,13 +108,13 @@ async fn fire_due(
         let left = from_micros(next).duration_since(decisions.now());
         return Ok(Duration::try_from(left).unwrap_or(Duration::ZERO).min(LOOK));
     }
-    let mut by_gym: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut by_gym: BTreeMap<GymKey, BTreeSet<MemberKey>> = BTreeMap::new();
     for (gym, member) in due {
         by_gym.entry(gym).or_default().insert(member);
     }
     let mut changed = 0;
     for (gym, members) in by_gym {
-        match fire(decisions, &gym, members.iter().cloned().collect()).await {
+        match fire(decisions, &gym, members.clone()).await {
             Ok(fired) => changed += fired,
             // Down for all: try again soon.
             Err(error @ Error::Store(StoreError::Database { .. })) => return Err(error),
@@ -124,7 +124,7 @@ async fn fire_due(
             // One of them spoils it for the others: each alone.
             Err(_) => {
                 for member in members {
-                    match fire(decisions, &gym, vec![member.clone()]).await {
+                    match fire(decisions, &gym, [member.clone()].into()).await {
                         Ok(fired) => changed += fired,
                         Err(error) => {
                             pass_over(passed_over, now, gym.clone(), [member].into(), &error);
@@ -141,8 +141,8 @@ async fn fire_due(
 fn pass_over(
     passed_over: &mut PassedOver,
     now: Timestamp,
-    gym: String,
-    members: BTreeSet<String>,
+    gym: GymKey,
+    members: BTreeSet<MemberKey>,
     error: &Error,
 ) {
     error!(
@@ -157,9 +157,12 @@ fn pass_over(
 }
 
 /// Decides again about `members`; how many decisions changed.
-async fn fire(decisions: &Decisions, gym: &str, members: Vec<String>) -> Result<usize, Error> {
-    let gym = &rows::gym_id(gym)?;
-    let members = &rows::member_ids(members)?;
+async fn fire(
+    decisions: &Decisions,
+    gym: &GymKey,
+    members: BTreeSet<MemberKey>,
+) -> Result<usize, Error> {
+    let members = &members.into_iter().map(|key| key.0).collect();
     decisions
         .retrying(|| async {
             let mut unit = decisions.begin(CauseOf::Timer).await?;

@@ -18,6 +18,7 @@ use crate::decide::{self, CauseOf, Decision, Whom};
 use crate::error::Error;
 use crate::outbox::Relay;
 use crate::store::entity::outbox::Model as OutboxRow;
+use crate::store::keys::MemberKey;
 use crate::store::{self, Step, Store, micros};
 use crate::timers::Wake;
 
@@ -193,7 +194,7 @@ impl Unit<'_> {
         }
         let relay = &self.decisions.relay;
         let members = states.iter().map(|(member, ..)| member.clone()).collect();
-        let waiting: BTreeSet<String> = store::outbox::list_waiting(&self.txn, gym, &members)
+        let waiting: BTreeSet<MemberKey> = store::outbox::list_waiting(&self.txn, gym, &members)
             .await?
             .into_iter()
             .filter(|(seq, _)| !relay.is_acked(*seq))
@@ -205,13 +206,13 @@ impl Unit<'_> {
         let rows = states
             .into_iter()
             .map(|(member, version, payload)| store::outbox::NewRow {
-                gym_id: gym.as_str().to_owned(),
-                claimed_until: if waiting.contains(member.as_str()) {
+                gym_id: gym.into(),
+                claimed_until: if waiting.contains(&MemberKey::from(&member)) {
                     0
                 } else {
                     claimed_until
                 },
-                member_id: member.as_str().to_owned(),
+                member_id: MemberKey(member),
                 version,
                 payload,
                 traceparent: traceparent.clone(),

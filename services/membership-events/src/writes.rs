@@ -95,7 +95,7 @@ async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Ou
         return Ok(Outcome::stale(held.source_version));
     }
     let row = gyms::Model {
-        gym_id: put.gym.as_str().to_owned(),
+        gym_id: (&put.gym).into(),
         name: put.name.clone(),
         time_zone: put.time_zone.clone(),
         overdue_grace: rows::span_to_micros(put.overdue_grace),
@@ -138,8 +138,9 @@ async fn decide_gym(unit: &mut Unit<'_>, gym: &GymId) -> Result<(), Error> {
         let Some(last) = page.last() else {
             return Ok(());
         };
-        after.clone_from(last);
-        unit.decide(gym, &rows::member_ids(page)?).await?;
+        after = last.to_string();
+        let members = page.into_iter().map(|key| key.0).collect();
+        unit.decide(gym, &members).await?;
     }
 }
 
@@ -227,7 +228,7 @@ async fn put_membership_once(
     let people: BTreeSet<MemberId> = put.holders.iter().chain(&put.payer).cloned().collect();
     let ids = BTreeSet::from([put.membership.clone()]);
     let before = store::memberships::people_of(unit.db(), &put.gym, &ids).await?;
-    let before = rows::member_ids(before)?;
+    let before: BTreeSet<MemberId> = before.into_iter().map(|key| key.0).collect();
     let concerned: BTreeSet<MemberId> = before.union(&people).cloned().collect();
     check_known(&unit, &put.gym, &people, &concerned).await?;
     let row = membership_row(put, held.as_ref())?;
@@ -280,7 +281,7 @@ async fn check_known(
 ) -> Result<(), Error> {
     // All in one go and in the order of ids, before anything is decided about any of them.
     let mut known = store::members::lock(unit.db(), gym, concerned).await?;
-    known.retain(|row| people.iter().any(|id| id.as_str() == row.member_id));
+    known.retain(|row| people.contains(&row.member_id.0));
     if known.len() < people.len() {
         return Err(Error::Unknown("member"));
     }
@@ -297,14 +298,14 @@ fn membership_row(
     let text = |id: Option<&str>| id.map(str::to_owned);
     let billing = put.billing.as_ref();
     Ok(membership_rows::Model {
-        gym_id: put.gym.as_str().to_owned(),
-        membership_id: put.membership.as_str().to_owned(),
-        plan_id: put.plan.as_str().to_owned(),
+        gym_id: (&put.gym).into(),
+        membership_id: (&put.membership).into(),
+        plan_id: (&put.plan).into(),
         holders: serde_json::to_string(&put.holders).map_err(Error::Json)?,
-        payer_member_id: text(put.payer.as_ref().map(|id| id.as_str())),
+        payer_member_id: put.payer.as_ref().map(Into::into),
         starts_on: put.starts_on.to_string(),
         ends_on: put.ends_on.map(|date| date.to_string()),
-        next_plan_id: text(put.next_plan.as_ref().map(|(plan, _)| plan.as_str())),
+        next_plan_id: put.next_plan.as_ref().map(|(plan, _)| plan.into()),
         next_plan_from: put.next_plan.as_ref().map(|(_, from)| from.to_string()),
         cancelled_at: held.and_then(|held| held.cancelled_at),
         cancel_ends_on: held.and_then(|held| held.cancel_ends_on.clone()),

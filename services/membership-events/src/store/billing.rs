@@ -15,6 +15,7 @@ use sea_orm::{
 };
 
 use super::entity::{billing_events, billing_links, gym_accounts};
+use super::keys::{GymKey, MembershipKey};
 use super::{Step, StoreError, micros};
 
 /// The metadata key by which an event names its membership.
@@ -101,13 +102,16 @@ pub async fn find(
     .step("reading a billing event")
 }
 
+/// A membership in its gym.
+pub type Pair = (GymKey, MembershipKey);
+
 /// What could claim an event.
 #[derive(Debug, Clone, FromQueryResult)]
 pub struct Candidate {
     /// The gym.
-    pub gym_id: String,
+    pub gym_id: GymKey,
     /// The membership.
-    pub membership_id: String,
+    pub membership_id: MembershipKey,
     /// `subscription`, `customer`, `mandate` or `metadata`.
     pub kind: String,
     /// False for a former reference.
@@ -230,7 +234,7 @@ impl<'a> Keys<'a> {
 pub async fn list_tied_memberships(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
-) -> Result<Vec<(String, String)>, StoreError> {
+) -> Result<Vec<Pair>, StoreError> {
     let Some(ties) = keys.ties() else {
         return Ok(Vec::new());
     };
@@ -347,7 +351,7 @@ pub async fn link(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
     event_id: &str,
-    memberships: &BTreeSet<(String, String)>,
+    memberships: &BTreeSet<Pair>,
 ) -> Result<(), StoreError> {
     let rows = memberships
         .iter()
@@ -371,7 +375,7 @@ pub async fn list_linked(
     db: &impl ConnectionTrait,
     gym: &GymId,
     memberships: &BTreeSet<MembershipId>,
-) -> Result<Vec<(String, String)>, StoreError> {
+) -> Result<Vec<(MembershipKey, String)>, StoreError> {
     if memberships.is_empty() {
         return Ok(Vec::new());
     }

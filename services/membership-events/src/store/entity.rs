@@ -1,12 +1,13 @@
 //! The tables, one module each.
 //!
-//! Ids are stored as text and parsed into their newtypes where a row becomes a domain value
-//! (`store::rows`), dates as ISO text, instants as microseconds since 1970, so that both databases
-//! compare them alike and lose nothing.
+//! Ids are typed (`store::keys`), dates are ISO text, instants microseconds since 1970, so that
+//! both databases compare them alike and lose nothing.
 
 /// Bus messages that were committed and not yet acked.
 pub mod outbox {
     use sea_orm::entity::prelude::*;
+
+    use super::super::keys::{GymKey, MemberKey};
 
     /// One message.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -16,9 +17,9 @@ pub mod outbox {
         #[sea_orm(primary_key)]
         pub seq: i64,
         /// The gym.
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// The member, whose messages go out in order of `seq`.
-        pub member_id: String,
+        pub member_id: MemberKey,
         /// The member's version in the message.
         pub version: i64,
         /// The message as canonical proto3 JSON.
@@ -43,13 +44,15 @@ pub mod outbox {
 pub mod gyms {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::GymKey;
+
     /// One gym.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "gyms")]
     pub struct Model {
         /// Its id.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// For people.
         pub name: String,
         /// IANA name.
@@ -72,6 +75,8 @@ pub mod gyms {
 pub mod gym_accounts {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::GymKey;
+
     /// One account of one gym. Gyms of one owner may share an account.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "gym_accounts")]
@@ -84,7 +89,7 @@ pub mod gym_accounts {
         pub account: String,
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
     }
 
     /// No relations are followed.
@@ -97,16 +102,18 @@ pub mod gym_accounts {
 pub mod members {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::{GymKey, MemberKey};
+
     /// One person in one gym.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "members")]
     pub struct Model {
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// The person.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub member_id: String,
+        pub member_id: MemberKey,
         /// Empty once erased.
         pub email: String,
         /// Empty once erased.
@@ -135,28 +142,30 @@ pub mod members {
 pub mod memberships {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::{GymKey, MemberKey, MembershipKey, PlanKey};
+
     /// One membership.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "memberships")]
     pub struct Model {
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// Its id.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub membership_id: String,
+        pub membership_id: MembershipKey,
         /// The plan from the start.
-        pub plan_id: String,
+        pub plan_id: PlanKey,
         /// JSON list of member ids in the caller's order; the first pays unless `payer_member_id`.
         pub holders: String,
         /// The named payer.
-        pub payer_member_id: Option<String>,
+        pub payer_member_id: Option<MemberKey>,
         /// First day.
         pub starts_on: String,
         /// Last day.
         pub ends_on: Option<String>,
         /// The plan that follows.
-        pub next_plan_id: Option<String>,
+        pub next_plan_id: Option<PlanKey>,
         /// Its first day.
         pub next_plan_from: Option<String>,
         /// When it was cancelled.
@@ -191,19 +200,21 @@ pub mod memberships {
 pub mod membership_people {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::{GymKey, MemberKey, MembershipKey};
+
     /// One person of one membership.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "membership_people")]
     pub struct Model {
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// The person.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub member_id: String,
+        pub member_id: MemberKey,
         /// The membership.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub membership_id: String,
+        pub membership_id: MembershipKey,
     }
 
     /// No relations are followed.
@@ -215,6 +226,8 @@ pub mod membership_people {
 /// Every billing reference a membership ever had, one row per provider's id.
 pub mod billing_references {
     use sea_orm::entity::prelude::*;
+
+    use super::super::keys::{GymKey, MembershipKey};
 
     /// One id under which a provider knows a membership.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -234,10 +247,10 @@ pub mod billing_references {
         pub reference: String,
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// The membership.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub membership_id: String,
+        pub membership_id: MembershipKey,
         /// False for a former one.
         pub is_current: bool,
     }
@@ -305,16 +318,18 @@ pub mod billing_events {
 pub mod billing_links {
     use sea_orm::entity::prelude::*;
 
+    use super::super::keys::{GymKey, MembershipKey};
+
     /// One event of one membership.
     #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
     #[sea_orm(table_name = "billing_links")]
     pub struct Model {
         /// The gym.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub gym_id: String,
+        pub gym_id: GymKey,
         /// The membership.
         #[sea_orm(primary_key, auto_increment = false)]
-        pub membership_id: String,
+        pub membership_id: MembershipKey,
         /// Payment provider.
         #[sea_orm(primary_key, auto_increment = false)]
         pub provider: String,

@@ -5,6 +5,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
 
 use super::entity::{gym_accounts, gyms};
+use super::keys::GymKey;
 use super::{Step, StoreError};
 
 /// The gym's row.
@@ -12,7 +13,7 @@ pub async fn find(
     db: &impl ConnectionTrait,
     gym: &GymId,
 ) -> Result<Option<gyms::Model>, StoreError> {
-    gyms::Entity::find_by_id(gym.as_str())
+    gyms::Entity::find_by_id(GymKey::from(gym))
         .one(db)
         .await
         .step("reading a gym")
@@ -83,7 +84,7 @@ pub async fn replace_accounts(
         .map(|(provider, account)| gym_accounts::ActiveModel {
             provider: Set(provider.clone()),
             account: Set(account.clone()),
-            gym_id: Set(gym.as_str().to_owned()),
+            gym_id: Set(gym.into()),
         });
     gym_accounts::Entity::insert_many(rows)
         .exec_without_returning(db)

@@ -11,6 +11,7 @@ use sea_orm::{
 };
 
 use super::entity::{members, membership_people, memberships};
+use super::keys::{GymKey, MemberKey};
 use super::{Step, StoreError, micros};
 
 /// The person's row.
@@ -19,7 +20,7 @@ pub async fn find(
     gym: &GymId,
     member: &MemberId,
 ) -> Result<Option<members::Model>, StoreError> {
-    members::Entity::find_by_id((gym.as_str().to_owned(), member.as_str().to_owned()))
+    members::Entity::find_by_id((GymKey::from(gym), MemberKey::from(member)))
         .one(db)
         .await
         .step("reading a member")
@@ -94,8 +95,8 @@ pub async fn put(
     source_version: i64,
 ) -> Result<(), StoreError> {
     let row = members::ActiveModel {
-        gym_id: Set(gym.as_str().to_owned()),
-        member_id: Set(member.as_str().to_owned()),
+        gym_id: Set(gym.into()),
+        member_id: Set(member.into()),
         email: Set(email.to_owned()),
         name: Set(name.to_owned()),
         source_version: Set(source_version),
@@ -231,7 +232,7 @@ pub async fn list_versions(
     gym: &GymId,
     after: &str,
     limit: u64,
-) -> Result<Vec<(String, i64)>, StoreError> {
+) -> Result<Vec<(MemberKey, i64)>, StoreError> {
     members::Entity::find()
         .select_only()
         .column(members::Column::MemberId)
@@ -253,7 +254,7 @@ pub async fn list_ids(
     gym: &GymId,
     after: &str,
     limit: u64,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<MemberKey>, StoreError> {
     members::Entity::find()
         .select_only()
         .column(members::Column::MemberId)
@@ -291,7 +292,7 @@ pub async fn list_due(
     db: &impl ConnectionTrait,
     now: Timestamp,
     limit: u64,
-) -> Result<Vec<(String, String)>, StoreError> {
+) -> Result<Vec<(GymKey, MemberKey)>, StoreError> {
     members::Entity::find()
         .select_only()
         .column(members::Column::GymId)

@@ -9,6 +9,7 @@ use sea_orm::{
 };
 
 use super::entity::{billing_references, membership_people, memberships};
+use super::keys::{GymKey, MemberKey, MembershipKey};
 use super::{Step, StoreError};
 
 /// The row, locked until the transaction ends.
@@ -17,7 +18,7 @@ pub async fn lock(
     gym: &GymId,
     membership: &MembershipId,
 ) -> Result<Option<memberships::Model>, StoreError> {
-    memberships::Entity::find_by_id((gym.as_str().to_owned(), membership.as_str().to_owned()))
+    memberships::Entity::find_by_id((GymKey::from(gym), MembershipKey::from(membership)))
         .lock_exclusive()
         .one(db)
         .await
@@ -104,7 +105,7 @@ pub async fn people_of(
     db: &impl ConnectionTrait,
     gym: &GymId,
     memberships: &BTreeSet<MembershipId>,
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Vec<MemberKey>, StoreError> {
     membership_people::Entity::find()
         .select_only()
         .column(membership_people::Column::MemberId)
@@ -135,9 +136,9 @@ pub async fn replace_people(
         .await
         .step("writing the people of a membership")?;
     let rows = people.iter().map(|member| membership_people::ActiveModel {
-        gym_id: Set(gym.as_str().to_owned()),
-        member_id: Set(member.as_str().to_owned()),
-        membership_id: Set(membership.as_str().to_owned()),
+        gym_id: Set(gym.into()),
+        member_id: Set(member.into()),
+        membership_id: Set(membership.into()),
     });
     membership_people::Entity::insert_many(rows)
         .exec_without_returning(db)
@@ -172,8 +173,8 @@ pub async fn replace_references(
             account: Set(account.to_owned()),
             kind: Set((*kind).to_owned()),
             reference: Set(reference.clone()),
-            gym_id: Set(gym.as_str().to_owned()),
-            membership_id: Set(membership.as_str().to_owned()),
+            gym_id: Set(gym.into()),
+            membership_id: Set(membership.into()),
             is_current: Set(true),
         });
     billing_references::Entity::insert_many(rows)

@@ -14,6 +14,7 @@ use sea_orm::{
 };
 
 use super::entity::outbox;
+use super::keys::{GymKey, MemberKey};
 use super::{Step, StoreError};
 
 /// SQLite takes 32,766 values in a statement, and a row has eight.
@@ -23,9 +24,9 @@ const ROWS_AT_ONCE: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct NewRow {
     /// The gym.
-    pub gym_id: String,
+    pub gym_id: GymKey,
     /// The member.
-    pub member_id: String,
+    pub member_id: MemberKey,
     /// The member's version.
     pub version: i64,
     /// The message, canonical proto3 JSON.
@@ -45,7 +46,7 @@ pub async fn list_waiting(
     db: &impl ConnectionTrait,
     gym: &GymId,
     ids: &BTreeSet<MemberId>,
-) -> Result<Vec<(i64, String)>, StoreError> {
+) -> Result<Vec<(i64, MemberKey)>, StoreError> {
     outbox::Entity::find()
         .select_only()
         .column(outbox::Column::Seq)
