@@ -212,6 +212,14 @@ impl Engine {
         record::settle(&self.shared, &mut attempt.snapshot, changes, outcome).await?;
         attempt.changes.clear();
         let outcome = &attempt.outcome;
+        let changed = outcome.granted + outcome.revoked > 0 && !attempt.background;
+        let on_its_way = attempt
+            .snapshot
+            .member
+            .received_at
+            .filter(|_| changed)
+            .map(|received| (now - received).max(0) as f64 / 1e6);
+        crate::measures::settled(outcome.word(), on_its_way);
         tracing::info!(
             gym.id = %self.gym,
             member.id = %attempt.snapshot.member.member_id,

@@ -29,6 +29,7 @@ mod unlock_words;
 pub mod directory;
 mod hints;
 pub mod integration_state;
+mod measures;
 pub mod outbox;
 pub mod ownership;
 pub mod sealing;
@@ -81,6 +82,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let (bus_ready, store_ready) = (health.condition("bus"), health.condition("database"));
     health.serve(config.health_addr, shutdown.clone()).await?;
     kisi_client::measures::describe();
+    measures::register();
     let server = GrpcServer::bind(config.grpc_addr).await?;
     let address = match &config.advertise_addr {
         Some(address) => address.clone(),

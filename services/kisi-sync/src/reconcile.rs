@@ -132,6 +132,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
     if let Err(error) = pass.save().await {
         tracing::error!(error = %error, "A reconcile's report could not be kept");
     }
+    crate::measures::reconciled(&pass.sync.state);
     tracing::info!(gym.id = %pass.gym, sync.id = %pass.sync.sync_id, sync.state = %pass.sync.state,
         grants.granted = pass.report.granted, grants.revoked = pass.report.revoked,
         "Reconciled gym {}: {}", pass.gym, pass.sync.state);

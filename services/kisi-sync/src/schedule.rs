@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
-use crate::store::{integrations, losses, syncs};
+use crate::store::{integrations, losses, members, syncs};
 use crate::{held, reconcile};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
@@ -89,7 +89,7 @@ async fn run_queued(shared: &Arc<Shared>, gym: &str) -> Result<(), DbErr> {
 /// left, until `shutdown`.
 pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut due = next(shared.now(), shared.reconcile_every);
-    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -108,7 +108,11 @@ pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr> {
-    for gym in shared.workers.gyms() {
+    let gyms = shared.workers.gyms();
+    let (waiting, oldest) = members::waiting(&shared.db, &gyms).await?;
+    let oldest = oldest.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
+    crate::measures::waiting(waiting, oldest);
+    for gym in gyms {
         let waiting = reconcile::unfinished(shared, &gym).await?;
         if is_due && waiting.is_empty() {
             let row = integrations::find(&shared.db, &gym).await?;

@@ -134,6 +134,9 @@ impl Situation<'_> {
         if self.rows.iter().any(|row| is_unsettled(row, self.epoch)) {
             return Some(Step::Look);
         }
+        if self.user_known && !self.looked {
+            return Some(Step::Look);
+        }
         let intended = || self.rows.iter().filter(|row| row.state == INTENDED);
         if let Some(row) = intended().find(|row| !self.wanted.contains_key(&row.group_id)) {
             return Some(Step::Forget { row: row.id });
@@ -156,9 +159,6 @@ impl Situation<'_> {
         }
         if !self.user_known {
             return Some(Step::FindUser);
-        }
-        if !self.looked {
-            return Some(Step::Look);
         }
         if let Some(row) = intended.first() {
             return Some(Step::Grant {

@@ -48,6 +48,7 @@ impl Engine {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, &rights);
+        self.settle_missing(attempt, lane, &rights).await?;
         self.note_others(attempt, user, &rights).await?;
         attempt.snapshot.member.looked = true;
         attempt.changes.push(Change::Person);
@@ -95,6 +96,32 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Rows of ours that the list lacks: gone only if Kisi does not know their ids either.
+    async fn settle_missing(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        rights: &[RoleAssignment],
+    ) -> Result<(), Trouble> {
+        let listed: BTreeSet<i64> = rights.iter().map(|right| right.id).collect();
+        let lacking: Vec<(i64, i64)> = attempt
+            .snapshot
+            .rows
+            .iter()
+            .filter(|row| row.state == STANDING)
+            .filter_map(|row| Some((row.id, row.assignment_id?)))
+            .filter(|(_, assignment)| !listed.contains(assignment))
+            .collect();
+        for (row, assignment) in lacking {
+            attempt.outcome.requests += 1;
+            let found = self.kisi.find_role_assignment(lane, assignment).await;
+            if found.map_err(Trouble::of)?.is_none() {
+                attempt.remove_row(row);
+            }
+        }
+        Ok(())
     }
 
     /// Rights on groups that no row of ours accounts for.

@@ -58,11 +58,31 @@ impl Pass {
                 .map(|member| member.member_id.clone()),
         );
         work.retain(|member| !skipped.contains(member));
+        self.leave_conflicts(view, &mut work);
         let work: Vec<String> = work.into_iter().collect();
         members::mark_pending(&self.shared.db, &self.gym, &work, confirmed, now).await?;
         self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
         self.save().await?;
         self.wait_for(work).await
+    }
+
+    /// Who has somebody else's e-mail is a matter for a person: shown each time, and tried again
+    /// only when somebody asks.
+    fn leave_conflicts(&mut self, view: &View, work: &mut BTreeSet<String>) {
+        if self.sync.activation != "schedule" {
+            return;
+        }
+        for member in view
+            .members
+            .iter()
+            .filter(|member| member.conflict.is_some())
+        {
+            if work.remove(&member.member_id) {
+                self.report.refused += 1;
+                let member = member.member_id.clone();
+                name_failure(&mut self.report, member, "grant", "identity_conflict");
+            }
+        }
     }
 
     pub(super) async fn hold(

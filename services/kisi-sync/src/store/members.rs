@@ -182,6 +182,24 @@ pub async fn list_due<C: ConnectionTrait>(
         .await
 }
 
+/// How many members of these gyms have work, and since when the oldest has.
+pub async fn waiting<C: ConnectionTrait>(
+    db: &C,
+    gyms: &[String],
+) -> Result<(u64, Option<i64>), DbErr> {
+    let found: Option<(i64, Option<i64>)> = Entity::find()
+        .select_only()
+        .column_as(Column::MemberId.count(), "waiting")
+        .column_as(Column::UpdatedAt.min(), "since")
+        .filter(Column::GymId.is_in(gyms.iter().cloned()))
+        .filter(Column::Pending.eq(true))
+        .into_tuple()
+        .one(db)
+        .await?;
+    let (waiting, since) = found.unwrap_or((0, None));
+    Ok((u64::try_from(waiting).unwrap_or(0), since))
+}
+
 /// The version held now; asked again right before a request leaves.
 pub async fn version<C: ConnectionTrait>(
     db: &C,
