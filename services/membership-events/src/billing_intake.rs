@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::SERVICE;
-use crate::decide::CauseOf;
+use crate::cause::CauseOf;
 use crate::error::Error;
 use crate::linking::{self, Touched};
 use crate::store::billing::{self, Keys};
 use crate::store::entity::billing_events;
+use crate::store::{links, locks};
 use crate::unit::Decisions;
 
 /// Billing events by what became of them.
@@ -139,7 +140,7 @@ async fn take_once(
             traceparent: arrival.traceparent.clone(),
         })
         .await?;
-    billing::lock_keys(
+    locks::take(
         unit.db(),
         linking::lock_names(&keys),
         Some(linking::account_lock(&event.provider, &event.account)),
@@ -166,7 +167,7 @@ async fn take_once(
         );
         return Ok(Taken::Parked);
     }
-    billing::link(unit.db(), &keys, &event.event_id, &pairs).await?;
+    links::link(unit.db(), &keys, &event.event_id, &pairs).await?;
     let mut touched = Touched::new();
     linking::touch(&mut touched, pairs);
     let parked: Vec<_> = tied

@@ -7,99 +7,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use access_domain::billing::{BillingState, DebtKey, Fact, Ledger};
+use access_domain::billing::{BillingState, Fact, Ledger};
 use access_domain::entitlement::{MemberFacts, MembershipFacts, entitle, next_version};
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use access_domain::membership::Membership;
 use contracts::billing::v1::BillingEvent;
-use contracts::membership::v1::{Cause, MembershipStatusChanged, OpenInvoice};
+use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
 use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
 
+use crate::cause::CauseOf;
 use crate::error::Error;
 use crate::rows;
 use crate::store::keys::MembershipKey;
 use crate::store::{self, StoreError, from_micros};
-
-/// What brings a decision about.
-#[derive(Debug, Clone)]
-pub enum CauseOf {
-    /// A provider's event.
-    BillingEvent {
-        /// `{provider}/{account}/{event_id}`.
-        id: String,
-        /// The provider.
-        provider: String,
-        /// The provider's time.
-        occurred_at: Timestamp,
-        /// When its post reached us.
-        received_at: Timestamp,
-        /// The trace it belongs to.
-        traceparent: Option<String>,
-    },
-    /// A call.
-    Call {
-        /// The RPC's name.
-        rpc: &'static str,
-        /// Who called.
-        actor: String,
-        /// When.
-        at: Timestamp,
-        /// The trace it belongs to.
-        traceparent: Option<String>,
-    },
-    /// Time alone.
-    Timer,
-}
-
-impl CauseOf {
-    /// The trace to go on with.
-    pub fn traceparent(&self) -> Option<String> {
-        match self {
-            Self::BillingEvent { traceparent, .. } | Self::Call { traceparent, .. } => {
-                traceparent.clone()
-            }
-            Self::Timer => None,
-        }
-    }
-
-    /// When the cause happened, and its form in the message. `due` is the instant of the member's
-    /// timer.
-    fn told(&self, due: Option<Timestamp>, now: Timestamp) -> (Timestamp, Cause) {
-        let told = |kind: &str, id: String, actor: String, received_at: Timestamp| Cause {
-            kind: kind.to_owned(),
-            id,
-            actor,
-            received_at: Some(wire::timestamp(received_at)),
-        };
-        match self {
-            Self::BillingEvent {
-                id,
-                provider,
-                occurred_at,
-                received_at,
-                ..
-            } => {
-                let actor = format!("provider:{provider}");
-                let cause = told("billing_event", id.clone(), actor, *received_at);
-                (*occurred_at, cause)
-            }
-            Self::Call { rpc, actor, at, .. } => {
-                let kind = match *rpc {
-                    "PutOverride" | "ClearOverride" => "override",
-                    "DeleteMember" => "erasure",
-                    _ => "call",
-                };
-                (*at, told(kind, (*rpc).to_owned(), actor.clone(), *at))
-            }
-            Self::Timer => {
-                let due = due.unwrap_or(now);
-                (due, told("timer", due.to_string(), "time".to_owned(), due))
-            }
-        }
-    }
-}
 
 /// What was decided about one member.
 #[derive(Debug, Clone)]
@@ -245,7 +167,7 @@ async fn with_billing(
         .map(rows::membership)
         .collect::<Result<Vec<_>, _>>()?;
     let ids = memberships.iter().map(|held| held.id.clone()).collect();
-    let mut billing = billing_states(store::billing::list_linked(db, gym, &ids).await?)?;
+    let mut billing = billing_states(store::links::list_linked(db, gym, &ids).await?)?;
     Ok(memberships
         .into_iter()
         .map(|membership| MembershipFacts {
@@ -257,7 +179,7 @@ async fn with_billing(
         .collect())
 }
 
-fn billing_states(
+pub(crate) fn billing_states(
     events: Vec<(MembershipKey, String)>,
 ) -> Result<BTreeMap<MembershipKey, BillingState>, StoreError> {
     let mut ledgers: BTreeMap<MembershipKey, Ledger> = BTreeMap::new();
@@ -275,7 +197,7 @@ fn billing_states(
         .collect())
 }
 
-fn fact_of(json: &str) -> Option<Fact> {
+pub(crate) fn fact_of(json: &str) -> Option<Fact> {
     let event: BillingEvent = serde_json::from_str(json).ok()?;
     wire::fact(&event).ok()
 }
@@ -287,7 +209,7 @@ pub async fn billing_of(
     membership: &MembershipId,
 ) -> Result<BillingState, Error> {
     let ids = BTreeSet::from([membership.clone()]);
-    let events = store::billing::list_linked(db, gym, &ids).await?;
+    let events = store::links::list_linked(db, gym, &ids).await?;
     let mut states = billing_states(events)?;
     Ok(states
         .remove(&MembershipKey::from(membership))
@@ -307,56 +229,4 @@ pub async fn held(
         }
     }
     Ok(held)
-}
-
-/// Open invoices in events given as (membership, event JSON), oldest first.
-pub fn open_invoices(events: Vec<(MembershipKey, String)>) -> Result<Vec<OpenInvoice>, Error> {
-    let mut accounts: BTreeMap<String, (String, String)> = BTreeMap::new();
-    for (_, json) in &events {
-        if let Some(fact) = fact_of(json)
-            && fact.provider.as_str() != crate::desk::PROVIDER
-        {
-            for id in [
-                fact.invoice.as_ref().map(|id| id.as_str()),
-                fact.payment.as_ref().map(|id| id.as_str()),
-                fact.subscription.as_ref().map(|id| id.as_str()),
-            ]
-            .into_iter()
-            .flatten()
-            {
-                let account = (fact.provider.to_string(), fact.account.to_string());
-                accounts.insert(id.to_owned(), account);
-            }
-        }
-    }
-    let mut open: Vec<(Timestamp, OpenInvoice)> = Vec::new();
-    for (membership, state) in billing_states(events)? {
-        for (key, debt) in state.open_debts() {
-            let Some(since) = debt.open_since else {
-                continue;
-            };
-            let id = match key {
-                DebtKey::Invoice(id) => id.to_string(),
-                DebtKey::Payment(id) => id.to_string(),
-                DebtKey::Subscription(id) => id.to_string(),
-            };
-            let (provider, account) = accounts.get(&id).cloned().unwrap_or_default();
-            open.push((
-                since,
-                OpenInvoice {
-                    membership_id: membership.to_string(),
-                    provider,
-                    account,
-                    invoice_id: id,
-                    open_since: Some(wire::timestamp(since)),
-                    amount_due_minor: debt.amount_due_minor,
-                    currency: debt.currency.clone(),
-                    payment_url: debt.payment_url.clone(),
-                    next_attempt_at: debt.next_attempt_at.map(wire::timestamp),
-                },
-            ));
-        }
-    }
-    open.sort_by(|a, b| (a.0, &a.1.invoice_id).cmp(&(b.0, &b.1.invoice_id)));
-    Ok(open.into_iter().map(|(_, invoice)| invoice).collect())
 }

@@ -148,7 +148,7 @@ async fn take(
     if store::billing::insert(unit.db(), &event, json, unit.now()).await? {
         let pairs = BTreeSet::from([(gym.into(), membership.into())]);
         let keys = Keys::of_event(&event);
-        store::billing::link(unit.db(), &keys, &event.event_id, &pairs).await?;
+        store::links::link(unit.db(), &keys, &event.event_id, &pairs).await?;
     }
     let members = decide_membership(unit, gym, membership).await?;
     Ok(Outcome::applied(0, members))

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod cause;
 pub mod config;
 pub mod decide;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod unit;
 pub mod billing_intake;
 pub mod desk;
 pub mod grpc;
+pub mod invoices;
 pub mod linking;
 pub mod outbox;
 pub mod paging;

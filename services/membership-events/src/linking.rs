@@ -14,8 +14,9 @@ use sea_orm::ConnectionTrait;
 
 use crate::error::Error;
 use crate::store::StoreError;
-use crate::store::billing::{self, Candidate, Keys, Pair};
+use crate::store::billing::{self, Keys};
 use crate::store::entity::billing_events;
+use crate::store::links::{self, Candidate, Pair};
 use crate::unit::Unit;
 
 /// Memberships per gym.
@@ -26,12 +27,12 @@ pub async fn find(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
 ) -> Result<BTreeSet<Pair>, StoreError> {
-    let candidates = billing::list_candidates(db, keys).await?;
+    let candidates = links::list_candidates(db, keys).await?;
     let strong = by_subscription_or_name(&candidates);
     if !strong.is_empty() {
         return Ok(strong);
     }
-    let tied = billing::list_tied_memberships(db, keys).await?;
+    let tied = links::list_tied_memberships(db, keys).await?;
     if !tied.is_empty() {
         return Ok(tied.into_iter().collect());
     }
@@ -93,7 +94,7 @@ pub async fn why_unmatched(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
 ) -> Result<&'static str, StoreError> {
-    if !billing::is_known_account(db, keys.provider, keys.account).await? {
+    if !links::is_known_account(db, keys.provider, keys.account).await? {
         return Ok("unknown_account");
     }
     Ok(if keys.subscription.is_some() {
@@ -125,7 +126,7 @@ pub async fn attach(
         )) {
             continue;
         }
-        billing::link(db, &keys, &row.event_id, &pairs).await?;
+        links::link(db, &keys, &row.event_id, &pairs).await?;
         billing::set_parked(db, &keys, &row.event_id, None).await?;
         attached += 1;
         touch(touched, pairs);
@@ -150,7 +151,7 @@ pub async fn decide_touched(unit: &mut Unit<'_>, touched: &Touched) -> Result<()
     Ok(())
 }
 
-/// The keys two transactions must not work on at once; see [`billing::lock_keys`].
+/// The keys two transactions must not work on at once; see [`crate::store::locks`].
 pub fn lock_names(keys: &Keys<'_>) -> BTreeSet<String> {
     [
         ("invoice", keys.invoice),

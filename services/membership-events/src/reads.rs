@@ -10,8 +10,8 @@ use contracts::billing::v1::BillingEvent;
 use contracts::membership::v1::{Member, MembershipStatusChanged, OpenInvoice, UnmatchedBilling};
 use contracts::wire;
 
-use crate::decide;
 use crate::error::Error;
+use crate::invoices;
 use crate::rows;
 use crate::store::entity::{billing_events, members};
 use crate::store::members::Wanted;
@@ -46,8 +46,8 @@ async fn open_invoices(
     let one = BTreeSet::from([member.clone()]);
     let rows = store::memberships::list_of_people(store.reads(), gym, &one).await?;
     let ids: BTreeSet<MembershipId> = rows.into_iter().map(|row| row.membership_id.0).collect();
-    let events = store::billing::list_linked(store.reads(), gym, &ids).await?;
-    decide::open_invoices(events)
+    let events = store::links::list_linked(store.reads(), gym, &ids).await?;
+    invoices::list_open(events)
 }
 
 fn to_member(row: &members::Model) -> Result<Member, Error> {

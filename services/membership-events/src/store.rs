@@ -14,6 +14,8 @@ pub mod connection;
 pub mod entity;
 pub mod gyms;
 pub mod keys;
+pub mod links;
+pub mod locks;
 pub mod members;
 pub mod memberships;
 pub mod migrations;

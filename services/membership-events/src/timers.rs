@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::decide::CauseOf;
+use crate::cause::CauseOf;
 use crate::error::Error;
 use crate::store::keys::{GymKey, MemberKey};
 use crate::store::{self, StoreError, from_micros, micros};

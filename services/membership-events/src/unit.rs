@@ -14,7 +14,8 @@ use jiff::Timestamp;
 use sea_orm::DatabaseTransaction;
 use service_runtime::clock::Clock;
 
-use crate::decide::{self, CauseOf, Decision, Whom};
+use crate::cause::CauseOf;
+use crate::decide::{self, Decision, Whom};
 use crate::error::Error;
 use crate::outbox::Relay;
 use crate::store::entity::outbox::Model as OutboxRow;

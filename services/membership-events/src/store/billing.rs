@@ -1,59 +1,20 @@
-//! The inbox of billing events, their links to memberships, and what looks for links.
+//! The inbox of billing events.
 //!
 //! An event's row is written once and kept for good: it is the memory of duplicates, the fact
 //! itself, and, while nothing claims it, the parking place.
 
-use std::collections::BTreeSet;
-
-use access_domain::ids::{GymId, MembershipId};
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, JoinType,
-    QueryFilter, QueryOrder, QuerySelect, RelationTrait, Set, Statement, Value,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
 };
 
-use super::entity::{billing_events, billing_links, gym_accounts};
-use super::keys::{GymKey, MembershipKey};
+use super::entity::billing_events;
 use super::{Step, StoreError, micros};
 
 /// The metadata key by which an event names its membership.
 const NAMED_MEMBERSHIP: &str = "gymflow_membership_id";
-
-/// Serialises, on PostgreSQL, everybody who works on any of these keys until the transaction ends:
-/// an event that looks for its link must not miss the reference that another transaction is just
-/// writing, which in turn looks for parked events. On SQLite writers are serial anyway.
-pub async fn lock_keys(
-    db: &impl ConnectionTrait,
-    exclusive: BTreeSet<String>,
-    shared: Option<String>,
-) -> Result<(), StoreError> {
-    if db.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
-    let mut sql = String::from("select 1");
-    let mut values: Vec<Value> = Vec::new();
-    if let Some(key) = shared {
-        values.push(key.into());
-        sql.push_str(", pg_advisory_xact_lock_shared(hashtextextended($1, 1))::text");
-    }
-    for key in exclusive {
-        values.push(key.into());
-        sql.push_str(&format!(
-            ", pg_advisory_xact_lock(hashtextextended(${}, 2))::text",
-            values.len()
-        ));
-    }
-    db.query_one_raw(Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        sql,
-        values,
-    ))
-    .await
-    .step("locking billing keys")
-    .map(drop)
-}
 
 /// Takes the event in, unparked; false when its key was taken before.
 pub async fn insert(
@@ -100,64 +61,6 @@ pub async fn find(
     .one(db)
     .await
     .step("reading a billing event")
-}
-
-/// A membership in its gym.
-pub type Pair = (GymKey, MembershipKey);
-
-/// What could claim an event.
-#[derive(Debug, Clone, FromQueryResult)]
-pub struct Candidate {
-    /// The gym.
-    pub gym_id: GymKey,
-    /// The membership.
-    pub membership_id: MembershipKey,
-    /// `subscription`, `customer`, `mandate` or `metadata`.
-    pub kind: String,
-    /// False for a former reference.
-    pub is_current: bool,
-    /// The membership's current reference names a subscription.
-    pub has_subscription: bool,
-}
-
-/// Memberships, within gyms that own the account, that know one of the event's references or that
-/// it names.
-pub async fn list_candidates(
-    db: &impl ConnectionTrait,
-    key: &Keys<'_>,
-) -> Result<Vec<Candidate>, StoreError> {
-    let sql = "
-        select r.gym_id, r.membership_id, r.kind, r.is_current,
-               m.billing_subscription is not null as has_subscription
-        from billing_references r
-        join gym_accounts a
-          on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
-        join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
-        where r.provider = $1 and r.account = $2
-          and ((r.kind = 'subscription' and r.reference = $3)
-            or (r.kind = 'customer' and r.reference = $4)
-            or (r.kind = 'mandate' and r.reference = $5))
-        union all
-        select m.gym_id, m.membership_id, 'metadata', true, true
-        from memberships m
-        join gym_accounts a on a.provider = $1 and a.account = $2 and a.gym_id = m.gym_id
-        where m.membership_id = $6";
-    let text = |id: Option<&str>| Value::from(id.unwrap_or_default());
-    Candidate::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        [
-            key.provider.into(),
-            key.account.into(),
-            text(key.subscription),
-            text(key.customer),
-            text(key.mandate),
-            text(key.named_membership),
-        ],
-    ))
-    .all(db)
-    .await
-    .step("looking for a billing event's membership")
 }
 
 /// The ids of an event that links and ties go by.
@@ -210,7 +113,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn ties(&self) -> Option<Condition> {
+    pub(super) fn ties(&self) -> Option<Condition> {
         let mut any = Condition::any();
         if let Some(invoice) = self.invoice {
             any = any.add(billing_events::Column::InvoiceId.eq(invoice));
@@ -228,28 +131,6 @@ impl<'a> Keys<'a> {
                 .add(any),
         )
     }
-}
-
-/// (gym, membership) of events with the same invoice or payment, within gyms that own the account.
-pub async fn list_tied_memberships(
-    db: &impl ConnectionTrait,
-    keys: &Keys<'_>,
-) -> Result<Vec<Pair>, StoreError> {
-    let Some(ties) = keys.ties() else {
-        return Ok(Vec::new());
-    };
-    billing_events::Entity::find()
-        .select_only()
-        .join(JoinType::InnerJoin, billing_events::Relation::Links.def())
-        .join(JoinType::InnerJoin, billing_links::Relation::Accounts.def())
-        .column(billing_links::Column::GymId)
-        .column(billing_links::Column::MembershipId)
-        .distinct()
-        .filter(ties)
-        .into_tuple()
-        .all(db)
-        .await
-        .step("looking for tied billing events")
 }
 
 /// All events with the same invoice or payment, linked or parked.
@@ -344,69 +225,6 @@ pub async fn set_parked(
         .await
         .step("parking a billing event")
         .map(drop)
-}
-
-/// Gives the event to these memberships.
-pub async fn link(
-    db: &impl ConnectionTrait,
-    keys: &Keys<'_>,
-    event_id: &str,
-    memberships: &BTreeSet<Pair>,
-) -> Result<(), StoreError> {
-    let rows = memberships
-        .iter()
-        .map(|(gym, membership)| billing_links::ActiveModel {
-            gym_id: Set(gym.clone()),
-            membership_id: Set(membership.clone()),
-            provider: Set(keys.provider.to_owned()),
-            account: Set(keys.account.to_owned()),
-            event_id: Set(event_id.to_owned()),
-        });
-    billing_links::Entity::insert_many(rows)
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(db)
-        .await
-        .step("linking a billing event")
-        .map(drop)
-}
-
-/// The events of these memberships, each as (membership, event JSON).
-pub async fn list_linked(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    memberships: &BTreeSet<MembershipId>,
-) -> Result<Vec<(MembershipKey, String)>, StoreError> {
-    if memberships.is_empty() {
-        return Ok(Vec::new());
-    }
-    billing_links::Entity::find()
-        .select_only()
-        .join(JoinType::InnerJoin, billing_links::Relation::Event.def())
-        .column(billing_links::Column::MembershipId)
-        .column(billing_events::Column::Event)
-        .filter(billing_links::Column::GymId.eq(gym.as_str()))
-        .filter(
-            billing_links::Column::MembershipId.is_in(memberships.iter().map(MembershipId::as_str)),
-        )
-        .into_tuple()
-        .all(db)
-        .await
-        .step("reading billing facts")
-}
-
-/// True when any gym calls the account its own.
-pub async fn is_known_account(
-    db: &impl ConnectionTrait,
-    provider: &str,
-    account: &str,
-) -> Result<bool, StoreError> {
-    gym_accounts::Entity::find()
-        .filter(gym_accounts::Column::Provider.eq(provider))
-        .filter(gym_accounts::Column::Account.eq(account))
-        .one(db)
-        .await
-        .step("looking for an account's gym")
-        .map(|row| row.is_some())
 }
 
 /// Parked events after `after` (parked at, event id), oldest first: of these accounts, or of

@@ -1,0 +1,41 @@
+//! Locks on what has no row yet.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+
+use super::{Step, StoreError};
+
+/// Serialises, on PostgreSQL, everybody who works on any of these keys until the transaction ends:
+/// an event that looks for its link must not miss the reference that another transaction is just
+/// writing, which in turn looks for parked events. On SQLite writers are serial anyway.
+pub async fn take(
+    db: &impl ConnectionTrait,
+    exclusive: BTreeSet<String>,
+    shared: Option<String>,
+) -> Result<(), StoreError> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let mut sql = String::from("select 1");
+    let mut values: Vec<Value> = Vec::new();
+    if let Some(key) = shared {
+        values.push(key.into());
+        sql.push_str(", pg_advisory_xact_lock_shared(hashtextextended($1, 1))::text");
+    }
+    for key in exclusive {
+        values.push(key.into());
+        sql.push_str(&format!(
+            ", pg_advisory_xact_lock(hashtextextended(${}, 2))::text",
+            values.len()
+        ));
+    }
+    db.query_one_raw(Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        sql,
+        values,
+    ))
+    .await
+    .step("locking billing keys")
+    .map(drop)
+}

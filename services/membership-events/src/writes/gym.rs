@@ -1,0 +1,89 @@
+//! Gyms: their rules, and the provider accounts that are theirs.
+
+use std::collections::BTreeSet;
+
+use access_domain::ids::GymId;
+
+use super::{By, Outcome};
+use crate::error::Error;
+use crate::linking::{self, Touched};
+use crate::requests::PutGym;
+use crate::rows;
+use crate::store;
+use crate::store::entity::gyms;
+use crate::unit::{Decisions, Unit};
+
+/// People decided about at once when a gym's rules change.
+const PAGE: u64 = 500;
+
+/// Creates or replaces a gym.
+pub async fn put_gym(decisions: &Decisions, by: &By, put: PutGym) -> Result<Outcome, Error> {
+    decisions
+        .retrying(|| put_gym_once(decisions, by, &put))
+        .await
+}
+
+async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Outcome, Error> {
+    let mut unit = decisions.begin(by.cause(decisions)).await?;
+    let mut locks: BTreeSet<String> = put
+        .accounts
+        .iter()
+        .map(|(provider, account)| linking::account_lock(provider, account))
+        .collect();
+    locks.insert(format!("gym/{}", put.gym));
+    store::locks::take(unit.db(), locks, None).await?;
+    let held = store::gyms::find(unit.db(), &put.gym).await?;
+    if let Some(held) = &held
+        && held.source_version > put.source_version
+    {
+        return Ok(Outcome::stale(held.source_version));
+    }
+    let row = gyms::Model {
+        gym_id: (&put.gym).into(),
+        name: put.name.clone(),
+        time_zone: put.time_zone.clone(),
+        overdue_grace: rows::span_to_micros(put.overdue_grace),
+        overdue_scope: put.overdue_scope.as_str().to_owned(),
+        source_version: put.source_version,
+    };
+    let new_rules = held.as_ref().is_some_and(|held| {
+        held.time_zone != row.time_zone
+            || held.overdue_grace != row.overdue_grace
+            || held.overdue_scope != row.overdue_scope
+    });
+    store::gyms::put(unit.db(), row).await?;
+    let accounts: BTreeSet<_> = store::gyms::list_accounts(unit.db(), &put.gym)
+        .await?
+        .into_iter()
+        .collect();
+    let mut touched = Touched::new();
+    if accounts != put.accounts {
+        let all: Vec<_> = put.accounts.iter().cloned().collect();
+        store::gyms::replace_accounts(unit.db(), &put.gym, &all).await?;
+        for (provider, account) in put.accounts.difference(&accounts) {
+            let parked =
+                store::billing::list_parked_of_account(unit.db(), provider, account).await?;
+            linking::attach(unit.db(), parked, &mut touched).await?;
+        }
+    }
+    linking::decide_touched(&mut unit, &touched).await?;
+    if new_rules {
+        decide_gym(&mut unit, &put.gym).await?;
+    }
+    let members = unit.commit().await?;
+    Ok(Outcome::applied(put.source_version, members))
+}
+
+/// Decides again about everybody, a page at a time in one transaction: the rules are one for all.
+async fn decide_gym(unit: &mut Unit<'_>, gym: &GymId) -> Result<(), Error> {
+    let mut after = String::new();
+    loop {
+        let page = store::members::list_ids(unit.db(), gym, &after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = last.to_string();
+        let members = page.into_iter().map(|key| key.0).collect();
+        unit.decide(gym, &members).await?;
+    }
+}
