@@ -1,0 +1,116 @@
+//! What people change by hand at Kisi: their rights are left and shown, ours come back.
+
+use crate::harness::{GYM, On, PLAN, Stage};
+use crate::kisi::GROUP;
+
+async fn drift_by_hand_is_left_or_repaired(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 4).await;
+
+    // Added by hand, for somebody who is no member: left, and shown.
+    let added = stage.kisi.add_by_hand("stranger@example.com", GROUP).await;
+    // Removed by hand: granted back.
+    let ours = stage.answer("m3", |answer| answer.version == 1).await;
+    stage
+        .kisi
+        .remove_by_hand(ours.grants[0].assignment_id)
+        .await;
+
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done", "{sync:?}");
+    let report = sync.report.unwrap();
+    assert_eq!(
+        (report.granted, report.revoked, report.unmanaged),
+        (1, 0, 1)
+    );
+    assert_eq!(report.unmanaged_grants[0].assignment_id, added);
+    assert_eq!(replica.integration().await.unmanaged, 1);
+    let back = stage
+        .answer("m3", |answer| answer.applied_seq > ours.applied_seq)
+        .await;
+    assert_eq!(back.outcome, "granted");
+    assert_ne!(back.grants[0].assignment_id, ours.grants[0].assignment_id);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 5);
+    assert!(rows.iter().any(|row| row["id"].as_i64() == Some(added)));
+    stage.kisi.assert_nothing_was_refused().await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_by_hand_is_left_or_repaired_on_sqlite() {
+    drift_by_hand_is_left_or_repaired(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_by_hand_is_left_or_repaired_on_postgres() {
+    drift_by_hand_is_left_or_repaired(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_others_gave_is_never_claimed_closed() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let added = stage.kisi.add_by_hand("m7@example.com", GROUP).await;
+    stage.directory.decide(GYM, "m7", 1, &[PLAN]).await;
+    let told = stage.answer("m7", |answer| answer.version == 1).await;
+    assert_eq!(told.outcome, "unchanged");
+    assert_eq!(told.groups_opened_by_others, [GROUP]);
+    assert!(told.grants.is_empty() && told.groups_missing.is_empty());
+
+    stage.directory.decide(GYM, "m7", 2, &[]).await;
+    let told = stage.answer("m7", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "unchanged");
+    assert_eq!(told.groups_opened_by_others, [GROUP]);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert!(rows.iter().any(|row| row["id"].as_i64() == Some(added)));
+
+    // Gone by hand while the member is entitled again: ours takes its place.
+    stage.directory.decide(GYM, "m7", 3, &[PLAN]).await;
+    stage.answer("m7", |answer| answer.version == 3).await;
+    stage.kisi.remove_by_hand(added).await;
+    assert!(replica.sync().await.in_sync);
+    stage
+        .answer("m7", |answer| {
+            answer.grants.len() == 1 && answer.groups_opened_by_others.is_empty()
+        })
+        .await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_message_is_found_by_the_reconcile() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    // Decided, and never heard of here.
+    stage.directory.put(GYM, "m1", 2, &[]);
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done", "{sync:?}");
+    stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_lacks_most_of_ours_removes_and_grants_nothing() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 14).await;
+    for row in stage.kisi.group_rows(GROUP).await.iter().take(12) {
+        stage.kisi.remove_by_hand(row["id"].as_i64().unwrap()).await;
+    }
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done_with_failures");
+    assert_eq!(sync.report.unwrap().granted, 0);
+    let shown = replica.integration().await;
+    assert!(
+        shown
+            .attention
+            .iter()
+            .any(|a| a.what == "listing_distrusted")
+    );
+    replica.stop().await;
+}

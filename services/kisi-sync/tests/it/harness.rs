@@ -1,0 +1,332 @@
+//! A gym with everything around it real: nats-server, the database, Kisi over HTTP, gRPC with
+//! tokens. Only membership-events is the test's own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contracts::access::v1::AccessApplied;
+use contracts::integration::v1 as api;
+use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
+use event_bus::{Bus, NatsSettings};
+use kisi_sync::config::Config;
+use service_runtime::grpc::{ServiceChannel, service_channel};
+use service_runtime::identity::ServiceToken;
+use service_runtime::settings;
+use testkit::{NatsServer, TestDatabase, TokenIssuer, eventually_some};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::kisi::{GROUP, Kisi, OTHER_GROUP, PLACE};
+use crate::membership_events::Directory;
+
+pub const GYM: &str = "iron";
+pub const PLAN: &str = "open-gym";
+pub const OTHER_PLAN: &str = "classes";
+/// Long enough for a loaded machine; a test that waits this long fails.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Which database a test runs on.
+#[derive(Debug, Clone, Copy)]
+pub enum On {
+    Sqlite,
+    Postgres,
+}
+
+/// What stands around the service.
+pub struct Stage {
+    pub nats: NatsServer,
+    pub kisi: Kisi,
+    pub directory: Directory,
+    pub bus: Bus,
+    issuer: TokenIssuer,
+    token_file: PathBuf,
+    directory_url: String,
+    database_url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    pub async fn set(on: On) -> Self {
+        let _ = service_runtime::telemetry::start(
+            "kisi-sync-test",
+            &service_runtime::telemetry::TelemetrySettings {
+                rust_log: std::env::var("TEST_LOG").unwrap_or_else(|_| "off".to_owned()),
+                ..service_runtime::telemetry::TelemetrySettings::for_testing()
+            },
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let nats = NatsServer::start().await.unwrap();
+        let database_url = match on {
+            On::Sqlite => format!("sqlite://{}", folder.path().join("kisi.db").display()),
+            On::Postgres => TestDatabase::create().await.unwrap().url().to_owned(),
+        };
+        let issuer = TokenIssuer::new().unwrap();
+        let token_file = issuer.service_token_file("kisi-sync").unwrap();
+        let settings = NatsSettings::for_testing(&nats.url(), &nats.monitor_url());
+        let shutdown = CancellationToken::new();
+        let bus = Bus::start(&settings, "test", &shutdown).await.unwrap();
+        let directory = Directory::new(bus.publisher());
+        let directory_url = format!("http://{}", directory.serve().await);
+        Self {
+            nats,
+            kisi: Kisi::start().await,
+            directory,
+            bus,
+            issuer,
+            token_file,
+            directory_url,
+            database_url,
+            _folder: folder,
+        }
+    }
+
+    /// The usual flags, these besides, on a gRPC port.
+    fn arguments(&self, grpc: u16, more: &[(&str, &str)]) -> Vec<String> {
+        let mut flags: Vec<(String, String)> = [
+            ("nats-url", self.nats.url()),
+            ("nats-monitor-urls", self.nats.monitor_url()),
+            ("database-url", self.database_url.clone()),
+            ("grpc-addr", format!("127.0.0.1:{grpc}")),
+            ("health-addr", "127.0.0.1:0".to_owned()),
+            ("membership-events-url", self.directory_url.clone()),
+            ("service-token-file", self.token_file.display().to_string()),
+            (
+                "sealing-keys",
+                "k1:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".to_owned(),
+            ),
+            ("kisi-base-url", self.kisi.url()),
+            ("kisi-requests-per-second", "200".to_owned()),
+            ("kisi-request-timeout", "1s".to_owned()),
+            ("reconcile-every", "1h".to_owned()),
+            ("jwt-jwks", self.issuer.jwks_path().display().to_string()),
+            ("jwt-issuer", self.issuer.issuer().to_owned()),
+            ("jwt-audience", self.issuer.audience().to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec();
+        for (name, value) in more {
+            flags.retain(|(known, _)| known != name);
+            flags.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let mut arguments = vec!["kisi-sync".to_owned()];
+        for (name, value) in flags {
+            arguments.push(format!("--{name}"));
+            arguments.push(value);
+        }
+        arguments
+    }
+
+    /// A replica in this process.
+    pub async fn start(&self) -> Running {
+        let grpc = testkit::free_port();
+        let config: Config = settings::read(self.arguments(grpc, &[])).unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(kisi_sync::run(config, shutdown.clone()));
+        self.served(grpc, shutdown, task).await
+    }
+
+    /// A replica as a process of its own, to be killed.
+    pub async fn spawn(&self, more: &[(&str, &str)]) -> Process {
+        let grpc = testkit::free_port();
+        let arguments = self.arguments(grpc, more);
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_kisi-sync"))
+            .args(&arguments[1..])
+            .env(
+                "RUST_LOG",
+                std::env::var("TEST_LOG").unwrap_or_else(|_| "off".to_owned()),
+            )
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let task = tokio::spawn(std::future::pending());
+        let running = self.served(grpc, CancellationToken::new(), task).await;
+        Process { running, child }
+    }
+
+    async fn served(
+        &self,
+        grpc: u16,
+        shutdown: CancellationToken,
+        task: JoinHandle<Result<(), kisi_sync::error::RunError>>,
+    ) -> Running {
+        let token = ServiceToken::from_file(&self.token_file).unwrap();
+        let url = format!("http://127.0.0.1:{grpc}");
+        let channel = service_channel("TEST", &url, Duration::from_secs(30), token).unwrap();
+        let mut running = Running {
+            client: KisiSyncServiceClient::new(channel),
+            shutdown,
+            task,
+        };
+        let mut client = running.client.clone();
+        eventually_some("kisi-sync serves", SOON, async || {
+            let request = api::GymRequest {
+                gym_id: GYM.to_owned(),
+            };
+            client.get_integration(request).await.ok()
+        })
+        .await;
+        assert!(
+            !running.task.is_finished(),
+            "kisi-sync ended: {:?}",
+            (&mut running.task).await
+        );
+        running
+    }
+
+    /// Waits until every published state was read and acknowledged.
+    pub async fn consumed(&self) {
+        testkit::eventually("everything is consumed", SOON, async || {
+            let stream = self.bus.jetstream().get_stream("MEMBERSHIP").await.unwrap();
+            let info = stream.consumer_info("kisi-sync").await.unwrap();
+            info.num_pending == 0 && info.num_ack_pending == 0
+        })
+        .await;
+    }
+
+    /// Enables the integration and maps both plans, up to the first sync.
+    pub async fn set_up(&self, replica: &mut Running) {
+        replica.enable(&self.kisi.api_key()).await.unwrap();
+        let place = api::SelectPlaceRequest {
+            gym_id: GYM.to_owned(),
+            place_id: PLACE,
+        };
+        replica.client.select_place(place).await.unwrap();
+        replica
+            .associate(&[(PLAN, GROUP), (OTHER_PLAN, OTHER_GROUP)])
+            .await
+            .unwrap();
+    }
+
+    /// Members `m1` to `m{n}` with the first plan, set up and in sync; the request log is empty.
+    pub async fn in_sync(&self, replica: &mut Running, n: i64) {
+        for i in 1..=n {
+            let member = format!("m{i}");
+            self.directory.decide(GYM, &member, 1, &[PLAN]).await;
+        }
+        self.set_up(replica).await;
+        let sync = replica.sync().await;
+        assert_eq!(sync.state, "done", "{sync:?}");
+        assert!(sync.in_sync);
+        for i in 1..=n {
+            self.answer(&format!("m{i}"), |answer| answer.outcome == "granted")
+                .await;
+        }
+        self.kisi.forget_requests().await;
+    }
+
+    /// The member's newest answer on the bus, once it is as wanted.
+    pub async fn answer(
+        &self,
+        member: &str,
+        wanted: impl Fn(&AccessApplied) -> bool,
+    ) -> AccessApplied {
+        let subject = contracts::subjects::access(GYM, member);
+        let mut last = None;
+        let found = tokio::time::timeout(SOON, async {
+            loop {
+                let stream = self.bus.jetstream().get_stream("ACCESS").await.unwrap();
+                if let Ok(message) = stream.get_last_raw_message_by_subject(&subject).await {
+                    let answer: AccessApplied = serde_json::from_slice(&message.payload).unwrap();
+                    if wanted(&answer) {
+                        return answer;
+                    }
+                    last = Some(answer);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        found.unwrap_or_else(|_| panic!("no such answer for {member}; the last is {last:?}"))
+    }
+}
+
+/// A replica in this process.
+pub struct Running {
+    pub client: KisiSyncServiceClient<ServiceChannel>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), kisi_sync::error::RunError>>,
+}
+
+/// A replica as a process of its own.
+pub struct Process {
+    pub running: Running,
+    child: tokio::process::Child,
+}
+
+impl Process {
+    /// SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+impl Running {
+    /// An orderly stop.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    pub async fn enable(&mut self, key: &str) -> Result<api::Integration, tonic::Status> {
+        let request = api::EnableIntegrationRequest {
+            gym_id: GYM.to_owned(),
+            api_key: key.to_owned(),
+        };
+        let answer = self.client.enable_integration(request).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub async fn associate(
+        &mut self,
+        associations: &[(&str, i64)],
+    ) -> Result<api::Integration, tonic::Status> {
+        let request = api::SetAssociationsRequest {
+            gym_id: GYM.to_owned(),
+            associations: set(associations),
+            digest: None,
+        };
+        let answer = self.client.set_associations(request).await?;
+        Ok(answer.into_inner())
+    }
+
+    pub async fn integration(&mut self) -> api::Integration {
+        let request = api::GymRequest {
+            gym_id: GYM.to_owned(),
+        };
+        let answer = self.client.get_integration(request).await.unwrap();
+        answer.into_inner()
+    }
+
+    /// Starts a sync and waits for its end.
+    pub async fn sync(&mut self) -> api::Sync {
+        let request = api::StartSyncRequest {
+            gym_id: GYM.to_owned(),
+            digest: None,
+        };
+        let sync = self.client.start_sync(request).await.unwrap().into_inner();
+        self.ended(&sync.sync_id).await
+    }
+
+    pub async fn ended(&mut self, sync_id: &str) -> api::Sync {
+        let request = api::GetSyncRequest {
+            gym_id: GYM.to_owned(),
+            sync_id: sync_id.to_owned(),
+        };
+        let mut states = self.client.watch_sync(request).await.unwrap().into_inner();
+        let mut last = None;
+        while let Some(state) = states.message().await.unwrap() {
+            last = Some(state);
+        }
+        last.unwrap()
+    }
+}
+
+pub fn set(associations: &[(&str, i64)]) -> Vec<api::Association> {
+    associations
+        .iter()
+        .map(|(plan, group)| api::Association {
+            plan_id: (*plan).to_owned(),
+            group_id: *group,
+        })
+        .collect()
+}

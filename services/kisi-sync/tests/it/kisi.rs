@@ -1,0 +1,202 @@
+//! The Kisi of a test: the simulator, strict, with one gym's organization in it.
+
+use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
+use kisi_simulator::settings::{LimiterModel, Settings};
+use kisi_simulator::{Simulator, SimulatorConfig};
+use serde_json::{Value, json};
+
+pub const PLACE: i64 = 812;
+/// A group of the place.
+pub const GROUP: i64 = 10;
+/// A group of the organization that holds a door of the place.
+pub const OTHER_GROUP: i64 = 11;
+/// Another place's group, which is not offered.
+pub const ELSEWHERE: i64 = 12;
+
+const KEY: &str = "owner-key-00000000000000000000000001";
+const SECOND_KEY: &str = "second-key-0000000000000000000000002";
+
+/// What a request meets.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    Status(u16),
+    Hang,
+    ResetAfterApplying,
+}
+
+/// A running simulator.
+pub struct Kisi {
+    simulator: Simulator,
+    http: reqwest::Client,
+}
+
+impl Kisi {
+    /// Without a limit, so that tests of other things are quick.
+    pub async fn start() -> Self {
+        Self::start_with(Settings {
+            limiter: LimiterModel::Off,
+            ..Settings::default()
+        })
+        .await
+    }
+
+    pub async fn start_with(settings: Settings) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = SimulatorConfig {
+            addr: "127.0.0.1:0".parse().unwrap(),
+            state_file: None,
+            settings,
+        };
+        let kisi = Self {
+            simulator: Simulator::start(config).await.unwrap(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        };
+        kisi.control("seed", &seed()).await;
+        kisi
+    }
+
+    pub fn url(&self) -> String {
+        self.simulator.base_url()
+    }
+
+    pub fn api_key(&self) -> String {
+        KEY.to_owned()
+    }
+
+    async fn control(&self, route: &str, body: &Value) -> Value {
+        let answer = self
+            .http
+            .post(format!("{}/_simulator/{route}", self.url()))
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        assert!(
+            answer.status().is_success(),
+            "{route}: {:?}",
+            answer.text().await
+        );
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null)
+    }
+
+    pub async fn forget_requests(&self) {
+        self.assert_nothing_was_refused().await;
+        self.simulator.shared().lock().log.clear();
+    }
+
+    /// `METHOD /path` of each request since the log was emptied.
+    pub async fn requests(&self) -> Vec<String> {
+        let state = self.simulator.shared().lock();
+        state
+            .log
+            .since(0)
+            .map(|entry| format!("{} {}", entry.method, entry.path))
+            .collect()
+    }
+
+    /// Those of them that change something.
+    pub async fn writes(&self) -> Vec<String> {
+        let mut requests = self.requests().await;
+        requests.retain(|request| !request.starts_with("GET"));
+        requests
+    }
+
+    /// Every exchange was valid against openapi.yaml, and none came too fast.
+    pub async fn assert_nothing_was_refused(&self) {
+        let state = self.simulator.shared().lock();
+        for entry in state.log.since(0) {
+            assert_eq!(entry.note, None, "{} {}", entry.method, entry.path);
+            assert!(!entry.refused_by_limiter, "{} {}", entry.method, entry.path);
+        }
+    }
+
+    /// The rights that stand on a group.
+    pub async fn group_rows(&self, group: i64) -> Vec<Value> {
+        let state = self.simulator.shared().lock();
+        state
+            .world
+            .assignments
+            .values()
+            .filter(|row| row.applies_to == kisi_simulator::rows::Target::Group(group))
+            .map(|row| kisi_simulator::render::assignment(&state.world, row))
+            .collect()
+    }
+
+    /// Gives a right as the key's owner does in Kisi's pages, which nothing tells from ours.
+    pub async fn add_by_hand(&self, email: &str, group: i64) -> i64 {
+        let change = json!({ "action": "add_assignment", "group_id": group, "email": email });
+        self.control("hands", &change).await["assignment_id"]
+            .as_i64()
+            .unwrap()
+    }
+
+    pub async fn remove_by_hand(&self, assignment: i64) {
+        let change = json!({ "action": "remove_assignment", "assignment_id": assignment });
+        self.control("hands", &change).await;
+    }
+
+    /// The key is dead from now on; answers another one of the same organization.
+    pub async fn revoke_key(&self) -> String {
+        let change = json!({ "action": "revoke_key", "secret": KEY });
+        self.control("hands", &change).await;
+        SECOND_KEY.to_owned()
+    }
+
+    /// The next `count` such requests fail.
+    pub async fn fail(&self, method: &str, route: &str, count: u64, fault: Fault) {
+        let kind = match fault {
+            Fault::Status(429) => FaultKind::TooMany,
+            Fault::Status(_) => FaultKind::Internal,
+            Fault::Hang => FaultKind::Hang,
+            Fault::ResetAfterApplying => FaultKind::ResetAfterApplying,
+        };
+        self.simulator.shared().lock().faults.add(SimulatorFault {
+            method: Some(method.to_owned()),
+            route: Some(route.to_owned()),
+            kind,
+            count: Some(count),
+        });
+    }
+
+    /// E-mails that Kisi would have sent.
+    pub async fn emails(&self) -> usize {
+        self.simulator.shared().lock().world.emails.len()
+    }
+
+    /// Changes settings while it runs.
+    pub fn set(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.simulator.shared().lock().settings);
+    }
+}
+
+fn seed() -> Value {
+    json!({ "organizations": [{
+        "id": 3289,
+        "name": "Iron House",
+        "owner": { "email": "owner@example.com", "name": "Olive Owner", "api_key": KEY },
+        "users": [
+            {
+                "email": "second@example.com", "name": "Second Key",
+                "role": "organization_administrator", "api_key": SECOND_KEY,
+            },
+            { "email": "nobody@example.com", "name": "No Body", "api_key": "member-key-000000000000000003" },
+        ],
+        "places": [
+            {
+                "id": PLACE, "name": "Main street",
+                "locks": [{ "name": "Front door" }, { "name": "Studio" }],
+                "groups": [{ "id": GROUP, "name": "Members", "locks": ["Front door"] }],
+            },
+            {
+                "name": "Quay",
+                "locks": [{ "name": "Gate" }],
+                "groups": [{ "id": ELSEWHERE, "name": "Quay", "locks": ["Gate"] }],
+            },
+        ],
+        "groups": [
+            { "id": OTHER_GROUP, "name": "Classes", "locks": ["Studio"] },
+            { "id": 13, "name": "Gate only", "locks": ["Gate"] },
+        ],
+    }] })
+}

@@ -1,0 +1,143 @@
+//! Kisi fails in its ways, and the doors end right.
+
+use contracts::integration::v1 as api;
+
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::{Fault, GROUP};
+
+async fn a_failing_kisi_delays_and_loses_nothing(on: On, fault: Fault) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    stage
+        .kisi
+        .fail("DELETE", "/role_assignments/{id}", 2, fault)
+        .await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    for member in ["m1", "m2"] {
+        let revoked = stage
+            .answer(member, |answer| {
+                answer.version == 2 && answer.outcome == "revoked"
+            })
+            .await;
+        assert!(revoked.grants.is_empty());
+    }
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kisi_that_answers_500_delays_and_loses_nothing() {
+    a_failing_kisi_delays_and_loses_nothing(On::Sqlite, Fault::Status(500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kisi_that_answers_500_delays_and_loses_nothing_on_postgres() {
+    a_failing_kisi_delays_and_loses_nothing(On::Postgres, Fault::Status(500)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kisi_that_answers_429_delays_and_loses_nothing() {
+    a_failing_kisi_delays_and_loses_nothing(On::Sqlite, Fault::Status(429)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kisi_that_hangs_delays_and_loses_nothing() {
+    a_failing_kisi_delays_and_loses_nothing(On::Sqlite, Fault::Hang).await;
+}
+
+async fn a_lost_answer_to_a_grant_is_settled_by_a_look(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    stage.kisi.forget_requests().await;
+
+    stage
+        .kisi
+        .fail("POST", "/role_assignments", 1, Fault::ResetAfterApplying)
+        .await;
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    let granted = stage
+        .answer("m1", |answer| {
+            answer.version == 3 && answer.outcome == "granted"
+        })
+        .await;
+    assert_eq!(granted.grants.len(), 1);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        rows[0]["id"].as_i64(),
+        Some(granted.grants[0].assignment_id)
+    );
+    let requests = stage.kisi.requests().await;
+    assert_eq!(
+        requests,
+        ["POST /role_assignments", "GET /role_assignments"]
+    );
+
+    // And the row is ours: it is taken back by one request.
+    stage.kisi.forget_requests().await;
+    stage.directory.decide(GYM, "m1", 4, &[]).await;
+    stage.answer("m1", |answer| answer.version == 4).await;
+    assert_eq!(stage.kisi.requests().await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_a_grant_is_settled_by_a_look_on_sqlite() {
+    a_lost_answer_to_a_grant_is_settled_by_a_look(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_a_grant_is_settled_by_a_look_on_postgres() {
+    a_lost_answer_to_a_grant_is_settled_by_a_look(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let key = stage.kisi.revoke_key().await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let failed = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(failed.outcome, "failed");
+    assert_eq!(failed.failure.as_deref(), Some("key_invalid"));
+    testkit::eventually("the integration needs attention", SOON, async || {
+        let shown = replica.integration().await;
+        shown.state == "needs_attention"
+            && shown.key.unwrap().status == "invalid"
+            && shown
+                .attention
+                .iter()
+                .any(|a| a.what == "key_invalid" && a.who == "staff")
+    })
+    .await;
+    // What comes meanwhile waits as well.
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    stage
+        .answer("m2", |answer| answer.version == 2 || answer.version == 1)
+        .await;
+
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: key,
+    };
+    replica.client.rotate_api_key(request).await.unwrap();
+    for member in ["m1", "m2"] {
+        stage
+            .answer(member, |answer| {
+                answer.version == 2 && answer.outcome == "revoked"
+            })
+            .await;
+    }
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    testkit::eventually("the integration is active", SOON, async || {
+        replica.integration().await.state == "active"
+    })
+    .await;
+    replica.stop().await;
+}

@@ -1,0 +1,108 @@
+//! Killed and restarted, and two at once.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::{Fault, GROUP};
+
+async fn a_kill_between_intent_and_request_loses_nothing(on: On) {
+    let stage = Stage::set(on).await;
+    let mut first = stage.spawn(&[]).await;
+    stage.in_sync(&mut first.running, 4).await;
+    stage.directory.decide(GYM, "m4", 2, &[]).await;
+    stage.answer("m4", |answer| answer.version == 2).await;
+    // One request hangs, so that the others stand decided, and written, and not sent.
+    stage
+        .kisi
+        .fail("DELETE", "/role_assignments/{id}", 1, Fault::Hang)
+        .await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    testkit::eventually("a request hangs", SOON, async || {
+        stage.kisi.requests().await.len() >= 2
+    })
+    .await;
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    stage.directory.decide(GYM, "m4", 3, &[PLAN]).await;
+    stage.consumed().await;
+    first.kill().await;
+
+    let second = stage.spawn(&[]).await;
+    for member in ["m1", "m2"] {
+        stage
+            .answer(member, |answer| {
+                answer.version == 2 && answer.outcome == "revoked"
+            })
+            .await;
+    }
+    stage
+        .answer("m4", |answer| {
+            answer.version == 3 && answer.outcome == "granted"
+        })
+        .await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    second.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_intent_and_request_loses_nothing_on_sqlite() {
+    a_kill_between_intent_and_request_loses_nothing(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_intent_and_request_loses_nothing_on_postgres() {
+    a_kill_between_intent_and_request_loses_nothing(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_takes_a_killed_one_s_gyms_within_fifteen_seconds() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut first = stage.spawn(&[]).await;
+    let mut second = stage.spawn(&[]).await;
+    stage.in_sync(&mut first.running, 3).await;
+    // Through either: the call reaches the gym's owner.
+    assert!(second.running.sync().await.in_sync);
+    for version in 2..6 {
+        // Whichever replica reads the message, the owner hears of it.
+        let plans: &[&str] = if version % 2 == 0 { &[] } else { &[PLAN] };
+        stage.directory.decide(GYM, "m1", version, plans).await;
+        stage.answer("m1", |answer| answer.version == version).await;
+    }
+    first.kill().await;
+    let killed = Instant::now();
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    stage
+        .answer("m2", |answer| {
+            answer.version == 2 && answer.outcome == "revoked"
+        })
+        .await;
+    assert!(
+        killed.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        killed.elapsed()
+    );
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    assert!(second.running.sync().await.in_sync);
+    second.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_stop_gives_the_gyms_back_at_once() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut first = stage.start().await;
+    let second = stage.start().await;
+    stage.in_sync(&mut first, 2).await;
+    first.stop().await;
+    let stopped = Instant::now();
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage
+        .answer("m1", |answer| {
+            answer.version == 2 && answer.outcome == "revoked"
+        })
+        .await;
+    assert!(
+        stopped.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        stopped.elapsed()
+    );
+    second.stop().await;
+}
