@@ -28,6 +28,11 @@ pub async fn check(shared: &Shared, secret: &SecretString) -> Result<CheckedKey,
             "this is not an API key of Kisi's",
         ));
     }
+    let kisi = match login.user_id {
+        // From here on at the pace of its owner, whom other keys may speak for too.
+        Some(owner) => shared.kisi_of_owner(owner, secret.clone()),
+        None => kisi,
+    };
     let user = kisi.current_user(lane).await.map_err(refusal::new_key)?;
     let organization = kisi
         .current_organization(lane)

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use kisi_client::{HttpKisi, KisiConnection, Pacer, PacerSettings};
 use sea_orm::DatabaseConnection;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use service_runtime::clock::Clock;
+use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use crate::directory::Directory;
@@ -55,22 +56,39 @@ impl Shared {
             &sealed,
         )?;
         let pacer = match integration.owner_user_id {
-            Some(user) => self.pacers.of_user(user),
-            None => self.pacers.fresh(),
+            Some(user) => self.pacers.of_user(user, &secret),
+            None => self.pacers.of_secret(&secret),
         };
         Ok(HttpKisi::new(self.kisi.clone(), secret, pacer))
     }
 
-    /// Speaks to Kisi with a key whose owner is not known yet.
+    /// Speaks to Kisi with a key at the pace of its owner.
+    pub fn kisi_of_owner(&self, owner: i64, secret: SecretString) -> HttpKisi {
+        let pacer = self.pacers.of_user(owner, &secret);
+        HttpKisi::new(self.kisi.clone(), secret, pacer)
+    }
+
+    /// Speaks to Kisi with a key whose owner may not be known yet.
     pub fn kisi_with(&self, secret: SecretString) -> HttpKisi {
-        HttpKisi::new(self.kisi.clone(), secret, self.pacers.fresh())
+        let pacer = self.pacers.of_secret(&secret);
+        HttpKisi::new(self.kisi.clone(), secret, pacer)
     }
 }
 
 /// One pacer per Kisi user, for as long as the process lives.
+///
+/// Whose a key is, only Kisi can tell; so a key that is being checked has a pacer of its own, which
+/// becomes its owner's when the owner has none yet.
 pub struct Pacers {
     settings: PacerSettings,
-    by_user: Mutex<HashMap<i64, Arc<Pacer>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_user: HashMap<i64, Arc<Pacer>>,
+    /// By a digest: the secret itself is not kept.
+    by_secret: HashMap<[u8; 32], Arc<Pacer>>,
 }
 
 impl Pacers {
@@ -79,27 +97,42 @@ impl Pacers {
             settings: PacerSettings {
                 requests_per_second,
             },
-            by_user: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
-    /// The pacer that all logins of this Kisi user share.
-    pub fn of_user(&self, user: i64) -> Arc<Pacer> {
-        let mut by_user = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            by_user
-                .entry(user)
-                .or_insert_with(|| Pacer::new(self.settings)),
-        )
+    /// The pacer that all logins of this Kisi user share, this one included.
+    pub fn of_user(&self, user: i64, secret: &SecretString) -> Arc<Pacer> {
+        let mut known = self.lock();
+        let pacer = match (
+            known.by_user.get(&user),
+            known.by_secret.get(&digest(secret)),
+        ) {
+            (Some(pacer), _) | (None, Some(pacer)) => Arc::clone(pacer),
+            (None, None) => Pacer::new(self.settings),
+        };
+        known.by_user.insert(user, Arc::clone(&pacer));
+        known.by_secret.insert(digest(secret), Arc::clone(&pacer));
+        pacer
     }
 
-    /// A pacer for a key not known yet: its first requests come singly, well below any limit.
-    pub fn fresh(&self) -> Arc<Pacer> {
-        Pacer::new(self.settings)
+    /// The pacer of a key, known or not.
+    pub fn of_secret(&self, secret: &SecretString) -> Arc<Pacer> {
+        let mut known = self.lock();
+        let pacer = known.by_secret.entry(digest(secret));
+        Arc::clone(pacer.or_insert_with(|| Pacer::new(self.settings)))
     }
 
     /// Requests a second that each user is allowed.
     pub fn rate(&self) -> f64 {
         self.settings.requests_per_second
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest(secret: &SecretString) -> [u8; 32] {
+    Sha256::digest(secret.expose_secret().trim().as_bytes()).into()
 }

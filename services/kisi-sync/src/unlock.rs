@@ -72,7 +72,7 @@ pub async fn unlock(
 
 /// The member's own budget at Kisi.
 fn as_member(shared: &Shared, user: i64, secret: SecretString) -> HttpKisi {
-    let pacer: Arc<Pacer> = shared.pacers.of_user(user);
+    let pacer: Arc<Pacer> = shared.pacers.of_user(user, &secret);
     HttpKisi::new(shared.kisi.clone(), secret, pacer)
 }
 

@@ -27,6 +27,8 @@ pub async fn supervise(shared: Arc<Shared>, every: Duration, shutdown: Cancellat
     for gym in shared.workers.gyms() {
         shared.workers.stop(&gym).await;
     }
+    // Whoever takes over does not know when we last sent.
+    tokio::time::sleep(Duration::from_secs_f64(1.1 / shared.pacers.rate())).await;
     if let Err(error) = shared.leases.release().await {
         tracing::warn!(error = %error, "Leases could not be given back");
     }

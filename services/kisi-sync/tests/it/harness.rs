@@ -8,6 +8,7 @@ use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
 use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
 use event_bus::{Bus, NatsSettings};
+use kisi_simulator::settings::{LimiterModel, Settings};
 use kisi_sync::config::Config;
 use service_runtime::grpc::{ServiceChannel, service_channel};
 use service_runtime::identity::ServiceToken;
@@ -46,7 +47,16 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// With a Kisi that has no limit, so that tests of other things are quick.
     pub async fn set(on: On) -> Self {
+        let settings = Settings {
+            limiter: LimiterModel::Off,
+            ..Settings::default()
+        };
+        Self::set_with(on, settings).await
+    }
+
+    pub async fn set_with(on: On, settings: Settings) -> Self {
         let _ = service_runtime::telemetry::start(
             "kisi-sync-test",
             &service_runtime::telemetry::TelemetrySettings {
@@ -62,14 +72,14 @@ impl Stage {
         };
         let issuer = TokenIssuer::new().unwrap();
         let token_file = issuer.service_token_file("kisi-sync").unwrap();
-        let settings = NatsSettings::for_testing(&nats.url(), &nats.monitor_url());
+        let bus = NatsSettings::for_testing(&nats.url(), &nats.monitor_url());
         let shutdown = CancellationToken::new();
-        let bus = Bus::start(&settings, "test", &shutdown).await.unwrap();
+        let bus = Bus::start(&bus, "test", &shutdown).await.unwrap();
         let directory = Directory::new(bus.publisher());
         let directory_url = format!("http://{}", directory.serve().await);
         Self {
             nats,
-            kisi: Kisi::start().await,
+            kisi: Kisi::start(settings).await,
             directory,
             bus,
             issuer,
@@ -118,8 +128,13 @@ impl Stage {
 
     /// A replica in this process.
     pub async fn start(&self) -> Running {
+        self.start_with(&[]).await
+    }
+
+    /// The same with these flags.
+    pub async fn start_with(&self, more: &[(&str, &str)]) -> Running {
         let grpc = testkit::free_port();
-        let config: Config = settings::read(self.arguments(grpc, &[])).unwrap();
+        let config: Config = settings::read(self.arguments(grpc, more)).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(kisi_sync::run(config, shutdown.clone()));
         self.served(grpc, shutdown, task).await

@@ -1,7 +1,7 @@
 //! The Kisi of a test: the simulator, strict, with one gym's organization in it.
 
 use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
-use kisi_simulator::settings::{LimiterModel, Settings};
+use kisi_simulator::settings::Settings;
 use kisi_simulator::{Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
@@ -31,16 +31,7 @@ pub struct Kisi {
 }
 
 impl Kisi {
-    /// Without a limit, so that tests of other things are quick.
-    pub async fn start() -> Self {
-        Self::start_with(Settings {
-            limiter: LimiterModel::Off,
-            ..Settings::default()
-        })
-        .await
-    }
-
-    pub async fn start_with(settings: Settings) -> Self {
+    pub async fn start(settings: Settings) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = SimulatorConfig {
             addr: "127.0.0.1:0".parse().unwrap(),

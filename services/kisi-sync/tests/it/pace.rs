@@ -1,0 +1,53 @@
+//! A first sync at Kisi's own pace, under each way of counting: never a 429, never an e-mail.
+
+use kisi_simulator::settings::{LimiterModel, Settings};
+
+use crate::harness::{GYM, On, PLAN, Stage};
+use crate::kisi::GROUP;
+
+async fn a_whole_set_up_is_never_answered_429(limiter: LimiterModel, jitter_ms: u64) {
+    let stage = Stage::set_with(
+        On::Sqlite,
+        Settings {
+            limiter,
+            jitter_ms,
+            ..Settings::default()
+        },
+    )
+    .await;
+    let mut replica = stage
+        .start_with(&[
+            ("kisi-requests-per-second", "5"),
+            ("kisi-request-timeout", "5s"),
+        ])
+        .await;
+    for member in ["m1", "m2", "m3"] {
+        stage.directory.decide(GYM, member, 1, &[PLAN]).await;
+    }
+    stage.set_up(&mut replica).await;
+    let sync = replica.sync().await;
+    assert!(sync.in_sync, "{sync:?}");
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    stage.answer("m1", |answer| answer.version == 3).await;
+    stage.kisi.assert_nothing_was_refused().await;
+    assert_eq!(stage.kisi.emails().await, 0);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_set_up_is_never_answered_429_under_a_fixed_window() {
+    a_whole_set_up_is_never_answered_429(LimiterModel::FixedWindow, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_set_up_is_never_answered_429_under_a_sliding_window() {
+    a_whole_set_up_is_never_answered_429(LimiterModel::SlidingWindowCountingRefused, 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_set_up_is_never_answered_429_under_a_bucket_of_one() {
+    a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 0).await;
+}
