@@ -5,10 +5,12 @@
 //! changes nothing. Facts join in any order; nothing here compares arrival times.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use access_domain::billing::Fact;
 use contracts::billing::v1::BillingEvent;
 use contracts::{subjects, wire};
+use event_bus::backoff::Backoff;
 use event_bus::{Bus, ConsumerConfig, Delivery, Disposition, Ordering};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,10 @@ pub const OUTCOMES: [&str; 4] = ["applied", "parked", "duplicate", "rejected"];
 /// Events handled at once in one process. Facts commute, so there is no order to keep; SQLite
 /// takes one at a time anyway.
 const CONCURRENCY: usize = 16;
+
+/// While the database is down, events wait this long; when it is back they should not wait much
+/// longer.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +73,7 @@ pub fn consumer(bus: &Bus) -> event_bus::Consumer {
     bus.consumer(
         ConsumerConfig::new(subjects::BILLING, SERVICE, subjects::BILLING_ALL)
             .concurrency(CONCURRENCY)
+            .backoff(BACKOFF)
             .ordering(Ordering::None),
     )
 }

@@ -66,6 +66,11 @@ impl Fields {
             .push(FieldViolation::new(field.into(), description.into()));
     }
 
+    /// True while no fault was named.
+    pub fn is_empty(&self) -> bool {
+        self.violations.is_empty()
+    }
+
     /// `value` if nothing was wrong with the request, else what was.
     ///
     /// `value` is `None` only where a fault was named.
@@ -74,6 +79,13 @@ impl Fields {
             Some(value) if self.violations.is_empty() => Ok(value),
             _ => Err(self.into_status()),
         }
+    }
+
+    /// `NOT_FOUND`, with the fields that name what is not known.
+    pub fn into_not_found(self, message: &str) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_bad_request(BadRequest::new(self.violations).field_violations);
+        Status::with_error_details(Code::NotFound, message, details)
     }
 
     fn into_status(self) -> Status {

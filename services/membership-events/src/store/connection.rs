@@ -20,15 +20,18 @@ use service_runtime::settings;
 use super::migrations::Migrator;
 use super::{Step, StoreError};
 
+/// After this long without use a PostgreSQL connection is asked whether it still lives.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// Where the tables are.
 #[derive(Clone, Args)]
 pub struct DatabaseSettings {
     /// The database: postgres://user@host/name or sqlite:///path/to/file.db.
     #[arg(long, env = "DATABASE_URL", value_parser = database_url)]
     pub database_url: String,
-    /// PostgreSQL connections at most; SQLite always has one.
+    /// PostgreSQL connections at most, one of which listens; SQLite always has one.
     #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 10,
-        value_parser = clap::value_parser!(u32).range(2..=1000))]
+        value_parser = clap::value_parser!(u32).range(3..=1000))]
     pub database_pool_size: u32,
     /// How long one statement may take (PostgreSQL), or wait for the file's lock (SQLite).
     #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value = "5s",
@@ -96,6 +99,8 @@ impl Store {
             options
                 .max_connections(settings.database_pool_size)
                 .min_connections(2)
+                // One that a restart or a firewall cut off is noticed before it is used.
+                .test_before_acquire_if_idle_for(IDLE)
                 .statement_timeout(timeout)
                 // Once per connection rather than once per transaction: no round trip of its own.
                 .map_sqlx_postgres_opts(|options: PgConnectOptions| {

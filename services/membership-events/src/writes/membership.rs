@@ -6,6 +6,7 @@ use access_domain::ids::{GymId, MemberId, MembershipId};
 
 use super::{By, Outcome, decide_membership, lock_membership};
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::linking::{self, Touched};
 use crate::requests::{CancelMembership, Cancelling, PutMembership, Reference};
 use crate::store::billing::Keys;
@@ -50,7 +51,7 @@ async fn put_membership_once(
     let before = store::memberships::people_of(unit.db(), &put.gym, &ids).await?;
     let before: BTreeSet<MemberId> = before.into_iter().map(|key| key.0).collect();
     let concerned: BTreeSet<MemberId> = before.union(&people).cloned().collect();
-    check_known(&unit, &put.gym, &people, &concerned).await?;
+    lock_known(&unit, put, &concerned).await?;
     let row = membership_row(put, held.as_ref())?;
     let new_reference = held.as_ref().is_none_or(|held| !same_reference(held, &row));
     store::memberships::put(unit.db(), row).await?;
@@ -88,22 +89,35 @@ fn reference_keys<'a>(reference: &'a Reference, membership: &'a MembershipId) ->
     }
 }
 
-async fn check_known(
+/// Locks everybody concerned, all in one go and in the order of ids, before anything is decided
+/// about any of them. Holders and payer must be known and not erased.
+async fn lock_known(
     unit: &Unit<'_>,
-    gym: &GymId,
-    people: &BTreeSet<MemberId>,
+    put: &PutMembership,
     concerned: &BTreeSet<MemberId>,
 ) -> Result<(), Error> {
-    // All in one go and in the order of ids, before anything is decided about any of them.
-    let mut known = store::members::lock(unit.db(), gym, concerned).await?;
-    known.retain(|row| people.contains(&row.member_id.0));
-    if known.len() < people.len() {
-        return Err(Error::Unknown("member"));
+    let rows = store::members::lock(unit.db(), &put.gym, concerned).await?;
+    let mut unknown = Fields::new();
+    let mut look = |field: String, id: &MemberId| -> Result<(), Error> {
+        match rows.iter().find(|row| row.member_id.0 == *id) {
+            None => unknown.fault(field, "no such member: PutMember comes first"),
+            Some(row) if row.erased => {
+                return Err(Error::Refused("a member was erased".to_owned()));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    };
+    for (i, id) in put.holders.iter().enumerate() {
+        look(format!("member_ids[{i}]"), id)?;
     }
-    if known.iter().any(|member| member.erased) {
-        return Err(Error::Refused("a member was erased".to_owned()));
+    if let Some(id) = &put.payer {
+        look("payer_member_id".to_owned(), id)?;
     }
-    Ok(())
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(unknown.into_not_found("the member is not known").into())
 }
 
 fn membership_row(

@@ -4,6 +4,7 @@
 mod billing;
 mod decisions;
 mod faults;
+mod random;
 mod requests;
 mod timers;
 mod world;

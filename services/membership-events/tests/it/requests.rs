@@ -114,6 +114,7 @@ on_both! {
         let put = world.membership("ms", "ann");
         let refused = world.client().put_membership(put).await.expect_err("no member yet");
         assert_eq!((refused.code(), refused.message()), (Code::NotFound, "the member is not known"));
+        assert_eq!(faults(&refused), ["member_ids[0]"]);
     }
 
     async fn members_are_listed_and_found_page_by_page(world: World) {

@@ -11,10 +11,13 @@ use contracts::message::BusMessage;
 use contracts::wire as convert;
 use event_bus::{Bus, Envelope, NatsSettings};
 use jiff::Timestamp;
+use membership_events::cause::CauseOf;
 use membership_events::config::Config;
+use membership_events::decide::{self, Whom};
+use membership_events::error::Error;
 use membership_events::store::{self, Store};
 use membership_events::{RunError, Service};
-use service_runtime::clock::ManualClock;
+use service_runtime::clock::{Clock, ManualClock};
 use service_runtime::identity::IdentitySettings;
 use testkit::{NatsServer, TestDatabase, TokenIssuer, eventually_some};
 use tokio::process::Child;
@@ -230,10 +233,28 @@ impl World {
         }
     }
 
-    /// Stops everything in order and looks that nothing was left in the outbox.
+    /// Stops everything in order and looks that nothing was left in the outbox, and that what was
+    /// published last about everybody is what the tables come to.
     pub async fn finish(mut self) {
         self.stop_all().await;
         let store = self.store().await;
+        let gym = GYM.parse().expect("an id");
+        let ids = store::members::list_ids(store.reads(), &gym, "", 1_000).await;
+        let ids = ids.expect("ids").into_iter().map(|key| key.0).collect();
+        let again = store.begin().await.expect("a transaction");
+        let whom = Whom::Members(&ids);
+        let decisions = decide::decide(&again, &gym, whom, || self.clock.now(), &CauseOf::Timer);
+        let decisions = match decisions.await {
+            Err(Error::Unknown(_)) => Vec::new(),
+            decisions => decisions.expect("decisions"),
+        };
+        for decision in decisions {
+            let member = &decision.member;
+            assert!(decision.change.is_none(), "{member} is held otherwise");
+            let published = self.published(member.as_str()).await.expect("a state");
+            assert_eq!(published.version, decision.held, "{member}");
+        }
+        drop(again);
         let backlog = store::outbox::backlog(store.reads(), i64::MAX)
             .await
             .expect("a count");
@@ -427,9 +448,10 @@ impl World {
         .await
     }
 
-    /// Waits until the service has taken in everything that is on `BILLING`.
+    /// Waits until the service has taken in everything that is on `BILLING`. An ack that was lost
+    /// with a connection costs the 30 s after which the message comes again.
     pub async fn until_billing_is_quiet(&self) {
-        testkit::eventually("BILLING is consumed", DEADLINE, async || {
+        testkit::eventually("BILLING is consumed", Duration::from_secs(60), async || {
             let Ok(stream) = self.bus.jetstream().get_stream("BILLING").await else {
                 return false;
             };
