@@ -1,1 +1,71 @@
-//! dev-stack
+//! The whole product on one machine: nats-server, a Kisi (simulated, or the one that
+//! `KISI_BASE_URL` names), the four services and a demo gym.
+//!
+//! Read in this order: [`settings`], [`stack`] (what is started, in which order, and how it ends),
+//! [`programs`]
+//! (their settings), [`child`] (one process, started again when it dies), [`roster`] (the demo gym), [`seed`] and
+//! [`set_up`] (how the gym gets into a fresh stack, through the same entrances as everybody),
+//! [`stack_file`] (`stack.json`), [`demo`].
+//!
+//! Deliberately not here: any way into a service that an outside program does not have.
+
+use clap::Subcommand;
+
+pub mod bench;
+pub mod child;
+pub mod control;
+pub mod demo;
+pub mod folder;
+pub mod identity;
+pub mod ports;
+pub mod programs;
+pub mod roster;
+pub mod seed;
+pub mod set_up;
+pub mod settings;
+pub mod simulated_kisi;
+pub mod stack;
+pub mod stack_file;
+pub mod stripe;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Starts everything and keeps it running until Ctrl-C or SIGTERM.
+    Run,
+    /// Starts everything on fresh data, shows that doors follow payments, and stops it.
+    Demo,
+    /// Measures webhook to Kisi next to a bare floor, and memory at rest.
+    Bench,
+}
+
+/// Does it. `Ok(false)` when the demo ran and something did not hold.
+pub async fn run(command: Command, settings: settings::Settings) -> anyhow::Result<bool> {
+    // Two callers may have installed it already; that is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match command {
+        Command::Run => {
+            let folder = folder::Folder::open(&settings.data_dir())?;
+            let mut stop = control::StopSignals::listen()?;
+            let mut stack = stack::Stack::start(folder, &settings, &mut stop).await?;
+            let outcome = run_until_stopped(&mut stack, &mut stop).await;
+            stack.stop().await;
+            outcome.map(|()| true)
+        }
+        Command::Demo => demo::run(&settings).await,
+        Command::Bench => bench::run(&settings).await,
+    }
+}
+
+async fn run_until_stopped(
+    stack: &mut stack::Stack,
+    stop: &mut control::StopSignals,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        prepared = stack.prepare() => prepared?,
+        () = stop.wait() => return Ok(()),
+    }
+    stack.write_stack_file()?;
+    stack_file::welcome(stack)?;
+    stack.supervise(stop).await
+}
