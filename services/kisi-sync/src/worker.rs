@@ -54,6 +54,7 @@ struct Worker {
     stop: CancellationToken,
     brake: Arc<Brake>,
     pause: Arc<Pause>,
+    outage_shown: bool,
     /// None while the key does not work.
     engine: Option<Engine>,
     queues: Queues,
@@ -216,7 +217,9 @@ impl Worker {
         self.running.remove(&member);
         let outcome = match result {
             Some(Ok(outcome)) => {
-                self.pause.end();
+                if outcome.requests > 0 {
+                    self.answered().await;
+                }
                 Some(outcome)
             }
             Some(Err(trouble)) => self.troubled(&member, trouble).await,

@@ -1,37 +1,61 @@
-//! Nothing is sent for a while after Kisi did not answer, so that an outage is not hammered.
+//! Nothing is sent for a while after Kisi did not answer, so that an outage is not hammered; and
+//! how long the outage has lasted, so that a long one shows.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nothing is sent for a while after Kisi did not answer.
+/// The first wait, doubled with each failure after it.
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// One gym's.
 #[derive(Debug, Default)]
-pub struct Pause(Mutex<(Option<Instant>, u32)>);
+pub struct Pause(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    until: Option<Instant>,
+    failures: u32,
+    since: Option<Instant>,
+}
 
 impl Pause {
     /// True while nothing should be sent.
     pub fn is_on(&self) -> bool {
-        self.until().is_some_and(|until| until > Instant::now())
+        let until = self.lock().until;
+        until.is_some_and(|until| until > Instant::now())
     }
 
-    /// When it ends, if one was made.
-    pub fn until(&self) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Kisi did not answer: half a second first, doubled each time, half a minute at most.
+    /// Kisi did not answer. Several failures at once count as one.
     pub fn begin(&self) {
-        let mut pause = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if pause.0.is_some_and(|until| until > Instant::now()) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.until.is_some_and(|until| until > now) {
             return;
         }
-        let wait = Duration::from_millis(500 << pause.1.min(6)).min(Duration::from_secs(30));
-        *pause = (Some(Instant::now() + wait), pause.1 + 1);
+        let wait = FIRST
+            .saturating_mul(1 << state.failures.min(6))
+            .min(LONGEST);
+        state.until = Some(now + wait);
+        state.failures += 1;
+        state.since.get_or_insert(now);
+    }
+
+    /// For how long Kisi has not answered.
+    pub fn lasted(&self) -> Duration {
+        self.lock()
+            .since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Kisi answers again.
     pub fn end(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (None, 0);
+        *self.lock() = State::default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,6 +57,10 @@ impl Pass {
                 .filter(|member| member.pending)
                 .map(|member| member.member_id.clone()),
         );
+        if matches!(self.sync.activation.as_str(), "first" | "associations") {
+            // Others are told too where their answer reads otherwise now, without a request.
+            work.extend(view.members.iter().map(|member| member.member_id.clone()));
+        }
         work.retain(|member| !skipped.contains(member));
         self.leave_conflicts(view, &mut work);
         let work: Vec<String> = work.into_iter().collect();

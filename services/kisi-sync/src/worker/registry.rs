@@ -78,6 +78,8 @@ impl Workers {
             stop: stop.clone(),
             brake: Arc::clone(&brake),
             pause: Arc::default(),
+            // A replica before may have shown one; then the next answer takes it back.
+            outage_shown: true,
             engine: None,
             queues: Queues::default(),
             running: HashMap::new(),

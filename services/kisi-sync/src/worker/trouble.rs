@@ -1,5 +1,7 @@
 //! When a member could not be settled: who waits for what.
 
+use std::time::Duration;
+
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, TransactionTrait};
 
 use super::Worker;
@@ -9,12 +11,16 @@ use crate::record::Outcome;
 use crate::shared::Shared;
 use crate::store::{applied_grants, members};
 
+/// Shorter outages are Kisi's ordinary life.
+const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
+
 impl Worker {
     pub(super) async fn troubled(&mut self, member: &str, trouble: Trouble) -> Option<Outcome> {
         match trouble {
             Trouble::Superseded | Trouble::NotOwner | Trouble::Paused => {}
             Trouble::Unreachable(error) => {
                 self.pause.begin();
+                self.show_outage().await;
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
                     "Kisi does not answer for gym {}; its work waits", self.gym);
             }
@@ -35,6 +41,51 @@ impl Worker {
             }
         }
         None
+    }
+
+    /// An outage that lasts shows, once.
+    async fn show_outage(&mut self) {
+        if self.pause.lasted() < OUTAGE_SHOWS_AFTER || self.outage_shown {
+            return;
+        }
+        let message = "Kisi does not answer: changes wait and are made when it does.";
+        let shown = async {
+            let txn = self.shared.db.begin().await?;
+            let (gym, now) = (&self.gym, self.shared.now());
+            state::attend(&txn, gym, "kisi_unreachable", "", message, "kisi", now).await?;
+            txn.commit().await
+        };
+        let shown: Result<(), DbErr> = shown.await;
+        match shown {
+            Ok(()) => {
+                self.outage_shown = true;
+                self.shared.outbox.notify_one();
+            }
+            Err(error) => {
+                tracing::warn!(gym.id = %self.gym, error = %error, "An outage cannot be shown");
+            }
+        }
+    }
+
+    /// Kisi answers.
+    pub(super) async fn answered(&mut self) {
+        self.pause.end();
+        if !self.outage_shown {
+            return;
+        }
+        let settled = async {
+            let txn = self.shared.db.begin().await?;
+            state::change(&txn, &self.gym, self.shared.now(), |row| {
+                state::settle_attention(row, |matter| matter.what == "kisi_unreachable")
+            })
+            .await?;
+            txn.commit().await
+        };
+        let settled: Result<(), DbErr> = settled.await;
+        if settled.is_ok() {
+            self.outage_shown = false;
+            self.shared.outbox.notify_one();
+        }
     }
 
     pub(super) async fn postpone(&self, member: &str) {

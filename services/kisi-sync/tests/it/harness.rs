@@ -235,9 +235,18 @@ impl Stage {
         member: &str,
         wanted: impl Fn(&AccessApplied) -> bool,
     ) -> AccessApplied {
+        self.answer_within(SOON, member, wanted).await
+    }
+
+    pub async fn answer_within(
+        &self,
+        deadline: Duration,
+        member: &str,
+        wanted: impl Fn(&AccessApplied) -> bool,
+    ) -> AccessApplied {
         let subject = contracts::subjects::access(GYM, member);
         let mut last = None;
-        let found = tokio::time::timeout(SOON, async {
+        let found = tokio::time::timeout(deadline, async {
             loop {
                 let stream = self.bus.jetstream().get_stream("ACCESS").await.unwrap();
                 if let Ok(message) = stream.get_last_raw_message_by_subject(&subject).await {
@@ -269,6 +278,24 @@ pub struct Process {
 }
 
 impl Process {
+    /// SIGSTOP: it holds everything and does nothing.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &pid])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

@@ -1,5 +1,8 @@
 //! kisi-sync with a real nats-server, a real database and a stateful Kisi.
 
+// A test reads the clock as people around the service do.
+#![allow(clippy::disallowed_methods)]
+
 mod drift;
 mod harness;
 mod kisi;

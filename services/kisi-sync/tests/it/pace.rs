@@ -51,3 +51,48 @@ async fn a_whole_set_up_is_never_answered_429_under_a_sliding_window() {
 async fn a_whole_set_up_is_never_answered_429_under_a_bucket_of_one() {
     a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_goes_out_before_the_grants_of_a_running_sync() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage
+        .start_with(&[("kisi-requests-per-second", "20")])
+        .await;
+    for i in 1..=60 {
+        stage
+            .directory
+            .decide(GYM, &format!("m{i}"), 1, &[PLAN])
+            .await;
+    }
+    stage.set_up(&mut replica).await;
+    let request = contracts::integration::v1::StartSyncRequest {
+        gym_id: GYM.to_owned(),
+        digest: None,
+    };
+    let sync = replica
+        .client
+        .start_sync(request)
+        .await
+        .unwrap()
+        .into_inner();
+    stage
+        .answer("m1", |answer| answer.outcome == "granted")
+        .await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let revoked = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(revoked.outcome, "revoked");
+    let timings = revoked.timings.unwrap();
+    let at = |t: Option<pbjson_types::Timestamp>| contracts::wire::instant(&t.unwrap()).unwrap();
+    let waited = at(timings.sent_at).duration_since(at(timings.received_at));
+    assert!(
+        waited < jiff::SignedDuration::from_millis(400),
+        "with 20 requests a second the next turn is 55 ms away: {waited}"
+    );
+    assert!(
+        stage.kisi.group_rows(GROUP).await.len() < 55,
+        "the sync was still running"
+    );
+    assert!(replica.ended(&sync.sync_id).await.in_sync);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 59);
+    replica.stop().await;
+}

@@ -106,3 +106,35 @@ async fn an_orderly_stop_gives_the_gyms_back_at_once() {
     );
     second.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_stopped_past_its_lease_does_no_harm_when_it_wakes() {
+    let stage = Stage::set(On::Postgres).await;
+    let flags = [("lease-ttl", "3s"), ("lease-renew-every", "1s")];
+    let mut first = stage.spawn(&flags).await;
+    let second = stage.spawn(&flags).await;
+    stage.in_sync(&mut first.running, 3).await;
+    first.freeze();
+    // Whatever the frozen one has fetched comes again to the other.
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    stage.directory.decide(GYM, "m2", 3, &[PLAN]).await;
+    for (member, version) in [("m1", 2), ("m2", 3)] {
+        stage
+            .answer_within(Duration::from_secs(60), member, |answer| {
+                answer.version == version
+            })
+            .await;
+    }
+    first.thaw();
+    stage.directory.decide(GYM, "m3", 2, &[]).await;
+    stage.answer("m3", |answer| answer.version == 2).await;
+    stage.consumed().await;
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    // Both agree, whichever is asked.
+    assert!(first.running.sync().await.in_sync);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    first.kill().await;
+    second.kill().await;
+}
