@@ -43,6 +43,11 @@ impl LeaseProof {
         !self.lost.is_cancelled() && self.left() > request
     }
 
+    /// Whose lease it is.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Rows intended under another epoch may have been sent by somebody else.
     pub fn epoch(&self) -> i64 {
         self.epoch

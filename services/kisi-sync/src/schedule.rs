@@ -85,7 +85,7 @@ async fn run_queued(shared: &Arc<Shared>, gym: &str) -> Result<(), DbErr> {
     }
 }
 
-/// Queues a pass of every synced gym at each aligned instant, and takes up what a dead replica
+/// Queues a pass of every gym whose first sync was started at each aligned instant, and takes up what a dead replica
 /// left, until `shutdown`.
 pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut due = next(shared.now(), shared.reconcile_every);
@@ -116,7 +116,7 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         let waiting = reconcile::unfinished(shared, &gym).await?;
         if is_due && waiting.is_empty() {
             let row = integrations::find(&shared.db, &gym).await?;
-            if row.is_some_and(|row| row.synced && row.is_live()) {
+            if row.is_some_and(|row| row.is_live()) {
                 reconcile::queue(shared, &gym, "schedule", None).await?;
             }
         }

@@ -44,7 +44,10 @@ impl Engine {
             .into_iter()
             .filter(|right| right.assignee_id == user)
             .collect();
-        if rights.iter().any(|right| is_staff(right.applies_to_type)) {
+        // Before a first grant only: what we gave before is still ours to take back.
+        if attempt.snapshot.rows.is_empty()
+            && rights.iter().any(|right| is_staff(right.applies_to_type))
+        {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, &rights);

@@ -23,7 +23,8 @@ pub struct Workers {
 struct Handle {
     wakes: mpsc::UnboundedSender<Wake>,
     stop: CancellationToken,
-    epoch: i64,
+    /// Key and epoch of the lease it works under.
+    lease: (String, i64),
     task: tokio::task::JoinHandle<()>,
     brake: Arc<Brake>,
 }
@@ -58,10 +59,11 @@ impl Workers {
         lease: LeaseProof,
     ) -> Result<(), DbErr> {
         let _alone = self.changing.lock().await;
-        let runs = self
-            .lock()
-            .get(gym)
-            .is_some_and(|h| h.epoch == lease.epoch() && !h.task.is_finished());
+        let runs = self.lock().get(gym).is_some_and(|handle| {
+            handle.lease == (lease.key().to_owned(), lease.epoch())
+                && !handle.stop.is_cancelled()
+                && !handle.task.is_finished()
+        });
         if runs {
             return Ok(());
         }
@@ -70,7 +72,7 @@ impl Workers {
         let brake = Arc::new(brake);
         let (wakes, receiver) = mpsc::unbounded_channel();
         let stop = lease.lost().child_token();
-        let epoch = lease.epoch();
+        let held = (lease.key().to_owned(), lease.epoch());
         let worker = Worker {
             shared: Arc::clone(shared),
             gym: gym.to_owned(),
@@ -90,7 +92,7 @@ impl Workers {
         let handle = Handle {
             wakes,
             stop,
-            epoch,
+            lease: held,
             task,
             brake,
         };

@@ -1,7 +1,7 @@
 //! What people change by hand at Kisi: their rights are left and shown, ours come back.
 
-use crate::harness::{GYM, On, PLAN, Stage};
-use crate::kisi::GROUP;
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::{Fault, GROUP};
 
 async fn drift_by_hand_is_left_or_repaired(on: On) {
     let stage = Stage::set(on).await;
@@ -112,5 +112,53 @@ async fn a_listing_that_lacks_most_of_ours_removes_and_grants_nothing() {
             .iter()
             .any(|a| a.what == "listing_distrusted")
     );
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scheduled_reconcile_repairs_by_itself_and_finishes_a_first_sync_that_failed() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&[("reconcile-every", "2s")]).await;
+    stage.directory.decide(GYM, "m1", 1, &[PLAN]).await;
+    stage.set_up(&mut replica).await;
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", 3, Fault::Status(500))
+        .await;
+    let failed = replica.sync().await;
+    assert_eq!((failed.state.as_str(), failed.in_sync), ("failed", false));
+    let granted = stage
+        .answer("m1", |answer| answer.outcome == "granted")
+        .await;
+    testkit::eventually("the integration is active", SOON, async || {
+        replica.integration().await.state == "active"
+    })
+    .await;
+
+    stage
+        .kisi
+        .remove_by_hand(granted.grants[0].assignment_id)
+        .await;
+    stage
+        .answer("m1", |answer| {
+            answer.outcome == "granted" && answer.applied_seq > granted.applied_seq
+        })
+        .await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+
+    // Two more passes change nothing: pages, and no more.
+    stage.kisi.forget_requests().await;
+    let before = replica.integration().await.last_reconciled_at;
+    let mut seen = std::collections::BTreeSet::new();
+    testkit::eventually("two more passes", SOON, async || {
+        let at = replica.integration().await.last_reconciled_at;
+        if at != before {
+            seen.insert(at.map(|at| (at.seconds, at.nanos)));
+        }
+        seen.len() == 2
+    })
+    .await;
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
     replica.stop().await;
 }
