@@ -1,11 +1,11 @@
-//! A long run of whatever may happen, many at once, with a fault in the middle. What must hold in
-//! the end is asserted by `World::finish`: what was published last about everybody is what the
-//! tables come to.
+//! A long run of whatever may happen, many at once, with a fault in the middle. Whenever nothing is
+//! under way, what was published last about everybody is what the tables come to.
 
 use std::time::Duration;
 
 use contracts::membership::v1 as wire;
 use contracts::wire as convert;
+use membership_events::store::outbox;
 use tonic::Code;
 
 use crate::world::{GYM, World, event, invoice, on_both};
@@ -24,6 +24,7 @@ on_both! {
         if world.is_postgres() {
             world.start_replica().await;
         }
+        let store = world.store().await;
         let mut dice = Dice(20_260_310);
         for round in 0..20 {
             let mut together = tokio::task::JoinSet::new();
@@ -37,14 +38,14 @@ on_both! {
                 let code = answer.expect("no panic").err().map(|status| status.code());
                 assert!(matches!(code, None | Some(Code::FailedPrecondition)), "{code:?}");
             }
+            world.until_billing_is_quiet().await;
+            testkit::eventually("the outbox is empty", Duration::from_secs(20), async || {
+                let waiting = outbox::backlog(store.reads(), i64::MAX).await;
+                waiting.expect("a count").depth == 0
+            })
+            .await;
+            world.check_everybody(&store).await;
         }
-        world.until_billing_is_quiet().await;
-        let store = world.store().await;
-        testkit::eventually("the outbox is empty", Duration::from_secs(20), async || {
-            let waiting = membership_events::store::outbox::backlog(store.reads(), i64::MAX).await;
-            waiting.expect("a count").depth == 0
-        })
-        .await;
     }
 }
 

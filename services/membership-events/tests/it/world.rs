@@ -233,11 +233,21 @@ impl World {
         }
     }
 
-    /// Stops everything in order and looks that nothing was left in the outbox, and that what was
-    /// published last about everybody is what the tables come to.
+    /// Stops everything in order and looks that nothing was left in the outbox, and that everybody
+    /// is as the tables say.
     pub async fn finish(mut self) {
         self.stop_all().await;
         let store = self.store().await;
+        let backlog = store::outbox::backlog(store.reads(), i64::MAX)
+            .await
+            .expect("a count");
+        assert_eq!(backlog.depth, 0, "messages were left in the outbox");
+        self.check_everybody(&store).await;
+    }
+
+    /// Asserts that what was published last about everybody is what the tables come to. Nothing
+    /// may be under way.
+    pub async fn check_everybody(&self, store: &Store) {
         let gym = GYM.parse().expect("an id");
         let ids = store::members::list_ids(store.reads(), &gym, "", 1_000).await;
         let ids = ids.expect("ids").into_iter().map(|key| key.0).collect();
@@ -248,17 +258,13 @@ impl World {
             Err(Error::Unknown(_)) => Vec::new(),
             decisions => decisions.expect("decisions"),
         };
+        again.rollback().await.expect("undone");
         for decision in decisions {
             let member = &decision.member;
             assert!(decision.change.is_none(), "{member} is held otherwise");
             let published = self.published(member.as_str()).await.expect("a state");
             assert_eq!(published.version, decision.held, "{member}");
         }
-        drop(again);
-        let backlog = store::outbox::backlog(store.reads(), i64::MAX)
-            .await
-            .expect("a count");
-        assert_eq!(backlog.depth, 0, "messages were left in the outbox");
     }
 
     /// A look at the tables.
