@@ -276,13 +276,14 @@ impl<'a> Demo<'a> {
             .groups
             .get(contract.plan_id)
             .context("no group for the plan")?;
+        let before = self.kisi.state().await?.right(&person.email, group);
         let seen = self.kisi.last_request().await?;
         let posted = Timestamp::now();
         self.post(body).await.context(name)?;
         // The request log is cheap to ask for; all of the state would slow down what is measured.
         let deadline = std::time::Instant::now() + DOOR_WITHIN;
         let answered = loop {
-            let answered = self.kisi.change_since(seen).await?;
+            let answered = self.kisi.change_since(seen, &before).await?;
             if answered.is_some() || std::time::Instant::now() > deadline {
                 break answered;
             }

@@ -118,13 +118,26 @@ impl<'a> Control<'a> {
         Ok(log["requests"].as_array().cloned().unwrap_or_default())
     }
 
-    /// When Kisi answered the last request after `seq` that changed a right.
-    pub async fn change_since(&self, seq: u64) -> anyhow::Result<Option<Timestamp>> {
+    /// When Kisi answered the request after `seq` that changed this right: took the row that
+    /// stood, or made one.
+    pub async fn change_since(&self, seq: u64, right: &Right) -> anyhow::Result<Option<Timestamp>> {
         let requests = self.requests(seq).await?;
         let changed = requests.iter().rev().find(|request| {
             let ok = matches!(request["status"].as_u64(), Some(200..=299));
-            let route = request["route"].as_str().unwrap_or_default();
-            ok && request["method"] != "GET" && route.starts_with("/role_assignments")
+            let made = &request["response_body"];
+            let is_about = match right.assignment {
+                Some(id) => {
+                    request["method"] == "DELETE"
+                        && request["path"] == format!("/role_assignments/{id}")
+                }
+                None => {
+                    request["method"] == "POST"
+                        && request["route"] == "/role_assignments"
+                        && made["assignee_id"] == json!(right.user)
+                        && made["applies_to_id"] == right.group
+                }
+            };
+            ok && is_about
         });
         let at = changed.and_then(|request| request["answered_at"].as_str());
         at.map(|at| at.parse().context("a time")).transpose()
@@ -174,6 +187,14 @@ impl<'a> Control<'a> {
     }
 }
 
+/// One person's right to one group, as it stood.
+#[derive(Clone, Debug)]
+pub struct Right {
+    user: Option<i64>,
+    group: i64,
+    assignment: Option<i64>,
+}
+
 /// What Kisi holds, as it prints it.
 pub struct State(Value);
 
@@ -188,6 +209,15 @@ impl State {
 
     fn user(&self, email: &str) -> Option<i64> {
         self.rows("users").find(|row| row["email"] == email)?["id"].as_i64()
+    }
+
+    /// This person's right to this group.
+    pub fn right(&self, email: &str, group: i64) -> Right {
+        Right {
+            user: self.user(email),
+            group,
+            assignment: self.assignment(email, group),
+        }
     }
 
     /// The assignment by which this person has this group.
