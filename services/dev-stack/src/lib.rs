@@ -9,6 +9,11 @@
 //!
 //! Deliberately not here: any way into a service that an outside program does not have.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this program plays people and providers, who live in real time"
+)]
+
 use clap::Subcommand;
 
 pub mod bench;

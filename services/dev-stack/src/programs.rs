@@ -99,8 +99,8 @@ fn environment(
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let path = |name: &str| stack.folder.path(name).display().to_string();
     let url = |service: &str| anyhow::Ok(format!("http://{}", stack.first(service)?.grpc));
-    let database = |name: &str| match &settings.postgres_url {
-        Some(server) => format!("{}/{name}", server.trim_end_matches('/')),
+    let database = |given: &Option<String>, name: &str| match given {
+        Some(url) => url.clone(),
         None => format!("sqlite://{}?mode=rwc", path(&format!("{name}.sqlite"))),
     };
     let mut set = BTreeMap::from([
@@ -119,12 +119,21 @@ fn environment(
         }
         "membership-events" => {
             set.insert("GRPC_ADDR", addresses.grpc.to_string());
-            set.insert("DATABASE_URL", database("membership_events"));
+            set.insert(
+                "DATABASE_URL",
+                database(
+                    &settings.membership_events_database_url,
+                    "membership_events",
+                ),
+            );
         }
         "kisi-sync" => {
             set.insert("GRPC_ADDR", addresses.grpc.to_string());
             set.insert("ADVERTISE_ADDR", format!("http://{}", addresses.grpc));
-            set.insert("DATABASE_URL", database("kisi_sync"));
+            set.insert(
+                "DATABASE_URL",
+                database(&settings.kisi_sync_database_url, "kisi_sync"),
+            );
             set.insert("MEMBERSHIP_EVENTS_URL", url("membership-events")?);
             let keys = std::fs::read_to_string(stack.folder.path("sealing.keys"))
                 .context("DATA_DIR/sealing.keys")?;

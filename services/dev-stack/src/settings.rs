@@ -40,12 +40,19 @@ pub struct Settings {
     #[arg(long, env = "STACK_REPLICAS", default_value_t = 1)]
     pub replicas: usize,
 
-    /// A PostgreSQL server, `postgres://user@host:port`, with a database for each of
-    /// `membership_events` and `kisi_sync`; SQLite below DATA_DIR by default.
-    #[arg(long, env = "STACK_POSTGRES_URL")]
-    pub postgres_url: Option<String>,
+    /// PostgreSQL for membership-events; SQLite below DATA_DIR by default.
+    #[arg(
+        long,
+        env = "STACK_MEMBERSHIP_EVENTS_DATABASE_URL",
+        hide_env_values = true
+    )]
+    pub membership_events_database_url: Option<String>,
 
-    /// Forget the simulator's usual ports and take free ones, so that many stacks can run at once.
+    /// PostgreSQL for kisi-sync; SQLite below DATA_DIR by default.
+    #[arg(long, env = "STACK_KISI_SYNC_DATABASE_URL", hide_env_values = true)]
+    pub kisi_sync_database_url: Option<String>,
+
+    /// Take free ports instead of the usual ones, so that many stacks can run at once.
     #[arg(long, env = "STACK_FREE_PORTS")]
     pub free_ports: bool,
 }

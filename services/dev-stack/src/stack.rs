@@ -248,6 +248,14 @@ impl Stack {
         self.children.clear();
     }
 
+    /// Kills everything outright, as a power cut would.
+    pub async fn kill(&mut self) {
+        for child in &mut self.children {
+            child.kill().await;
+        }
+        self.children.clear();
+    }
+
     /// A process by its name in `stack.json`.
     pub fn child(&mut self, name: &str) -> anyhow::Result<&mut Child> {
         self.children

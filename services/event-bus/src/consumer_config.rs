@@ -60,7 +60,8 @@ impl ConsumerConfig {
             start_at: StartAt::Oldest,
             concurrency: 8,
             ordering: Ordering::PerSubject,
-            ack_wait: Duration::from_secs(30),
+            // What a killed process held comes again this soon; long work says that it goes on.
+            ack_wait: Duration::from_secs(5),
             max_ack_pending: 1_000,
             max_attempts: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use jiff::Timestamp;
 use sha2::Sha256;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +86,7 @@ async fn deliver(shared: &Shared, http: &reqwest::Client, event: &EventRow) {
         let accepted = matches!(&answered, Ok(answer) if answer.status().is_success());
         let mut state = shared.lock();
         let limit = state.settings.webhooks.disable_after_failures;
-        let now = state.time(Timestamp::now());
+        let now = state.now();
         if let Some(row) = state.world.integrations.get_mut(&id) {
             row.failures_in_a_row = if accepted {
                 0

@@ -89,7 +89,7 @@ fn decide(
         .get("authorization")
         .and_then(|value| value.to_str().ok());
     let mut state = shared.lock();
-    let arrived = state.time(Timestamp::now());
+    let arrived = state.now();
     let route = SPEC.route(method.as_str(), uri.path());
     let template = match &route {
         Route::Found(operation, _) => operation.template.as_str(),
@@ -137,7 +137,7 @@ fn decide(
         )
     );
     let limiter = state.settings.limiter.word();
-    let answered_at = state.time(Timestamp::now());
+    let answered_at = state.now();
     state.log.push(Entry {
         seq: 0,
         time: arrived,

@@ -89,7 +89,7 @@ fn apply(
     change: Change,
     events: &mut Vec<crate::rows::EventRow>,
 ) -> Result<serde_json::Value, String> {
-    let now = state.time(Timestamp::now());
+    let now = state.now();
     match change {
         Change::AddAssignment {
             group_id,

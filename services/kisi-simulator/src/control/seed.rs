@@ -110,7 +110,7 @@ struct SeedGuest {
 /// Makes it, and answers the ids.
 pub async fn seed(Extracted(shared): Extracted<Shared>, Json(seed): Json<Seed>) -> Response {
     let mut state = shared.lock();
-    let now = state.time(Timestamp::now());
+    let now = state.now();
     // On a copy, so that a seed that makes no sense leaves nothing.
     let mut world = state.world.clone();
     world.rebuild_index();

@@ -1,0 +1,9 @@
+//! The whole product as processes: the demo on both databases, kills between webhook and Kisi,
+//! restarts on the same data, and another Kisi that a script sets up.
+
+#![allow(clippy::disallowed_methods, reason = "the stack runs in real time")]
+
+mod another_kisi;
+mod demo;
+mod faults;
+mod harness;
