@@ -253,7 +253,10 @@ async fn shutdown_finishes_what_runs_and_gives_back_what_was_fetched_ahead() {
         }
     };
     // The ack wait is 30 s: only what was given back can arrive before the deadline.
-    tokio::spawn(bus.consumer(config().ack_wait(Duration::from_secs(30))).run(quick, CancellationToken::new()));
+    tokio::spawn(
+        bus.consumer(config().ack_wait(Duration::from_secs(30)))
+            .run(quick, CancellationToken::new()),
+    );
     all_acknowledged(&bus).await;
     assert_eq!(second.of("0").await, 0, "it was done before the shutdown");
     assert_eq!((second.of("1").await, second.of("2").await), (1, 1));
