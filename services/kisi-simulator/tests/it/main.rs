@@ -1,0 +1,11 @@
+//! The simulator over real HTTP: each mode shows itself, and each has a client that is wrong in it.
+
+mod accounts;
+mod document;
+mod doors;
+mod grants;
+mod harness;
+mod limits;
+mod lists;
+mod strictness;
+mod webhooks;
