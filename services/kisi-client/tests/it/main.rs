@@ -11,5 +11,6 @@ mod recording;
 mod repeats;
 mod schedule;
 mod scripted;
+mod simulator;
 mod surface;
 mod wire;

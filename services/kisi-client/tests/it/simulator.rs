@@ -1,0 +1,142 @@
+//! The client's whole surface against the real simulator, and what went over the wire judged by an
+//! independent validator of openapi.yaml.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kisi_client::{
+    ConnectionSettings, HttpKisi, KisiConnection, KisiRead, Lane, Pacer, PacerSettings,
+};
+use kisi_simulator::settings::{LimiterModel, Settings};
+use kisi_simulator::{Simulator, SimulatorConfig};
+use serde_json::{Value, json};
+
+use crate::surface::{Seeded, call_everything};
+
+const KEY: &str = "owner-key";
+
+async fn started(settings: Settings) -> (Simulator, Seeded) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = SimulatorConfig {
+        settings,
+        ..SimulatorConfig::default()
+    };
+    let simulator = Simulator::start(config).await.expect("a simulator");
+    let seed = json!({ "organizations": [{
+        "name": "Iron House", "owner": { "email": "owner@iron.example.com", "api_key": KEY },
+        "places": [{ "name": "Main", "locks": [{ "name": "Front" }] }],
+        "groups": [{ "name": "24/7", "locks": ["Front"] }],
+    }]});
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let url = format!("{}/_simulator/seed", simulator.base_url());
+    let made: Value = http
+        .post(url)
+        .json(&seed)
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
+    let made = &made["organizations"][0];
+    let id = |value: &Value| value.as_i64().expect("an id");
+    let seeded = Seeded {
+        place_id: id(&made["places"][0]["id"]),
+        group_id: id(&made["groups"][0]["id"]),
+        lock_id: id(&made["places"][0]["locks"][0]["id"]),
+    };
+    (simulator, seeded)
+}
+
+fn client(simulator: &Simulator, requests_per_second: f64) -> HttpKisi {
+    let url = simulator.base_url().parse().expect("a URL");
+    let settings = ConnectionSettings::new(url, "gymflow", "dev@gymflow.example");
+    let connection = KisiConnection::new(settings).expect("a connection");
+    HttpKisi::new(
+        connection,
+        KEY.to_owned().into(),
+        Pacer::new(PacerSettings {
+            requests_per_second,
+        }),
+    )
+}
+
+#[tokio::test]
+async fn everything_the_client_can_ask_is_what_the_document_allows() {
+    let (simulator, seeded) = started(Settings {
+        limiter: LimiterModel::Off,
+        ..Settings::default()
+    })
+    .await;
+    let kisi = client(&simulator, 1_000.0);
+    call_everything(&kisi, &seeded)
+        .await
+        .expect("every call is answered");
+
+    let unwanted: Vec<_> = {
+        let state = simulator.shared().lock();
+        let noted = state.log.since(0).filter(|entry| entry.note.is_some());
+        noted
+            .map(|entry| format!("{} {}: {:?}", entry.method, entry.path, entry.note))
+            .collect()
+    };
+    assert!(unwanted.is_empty(), "{unwanted:?}");
+    validate(&simulator.exchanges_jsonl());
+}
+
+#[tokio::test]
+async fn a_burst_is_never_refused_whatever_the_model_and_the_way() {
+    for (limiter, jitter_ms) in [
+        (LimiterModel::FixedWindow, 50),
+        (LimiterModel::SlidingWindow, 50),
+        (LimiterModel::SlidingWindowCountingRefused, 50),
+        (LimiterModel::TokenBucket, 50),
+    ] {
+        let settings = Settings {
+            limiter,
+            jitter_ms,
+            ..Settings::default()
+        };
+        let (simulator, _) = started(settings).await;
+        let kisi = client(&simulator, 5.0);
+        // Twelve at once: more than any window lets through unpaced.
+        let asked = (0..12).map(|_| kisi.current_user(Lane::SetUp));
+        for answer in futures_util::future::join_all(asked).await {
+            answer.expect("an answer");
+        }
+        let state = simulator.shared().lock();
+        let refused = state
+            .log
+            .since(0)
+            .filter(|entry| entry.refused_by_limiter)
+            .count();
+        assert_eq!(refused, 0, "{limiter:?}");
+    }
+}
+
+/// By openapi-core, in Python: nothing of ours judges.
+fn validate(exchanges: &str) {
+    let simulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kisi-simulator");
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(exchanges.as_bytes()).expect("written");
+    let python = std::env::var("GYMFLOW_PYTHON").unwrap_or_else(|_| "python3".into());
+    let tools = std::env::var_os("GYMFLOW_PYTHONPATH")
+        .map_or_else(|| simulator.join("../../.tools/py"), PathBuf::from);
+    let output = Command::new(python)
+        .env("PYTHONPATH", tools)
+        .arg(simulator.join("tests/validate_exchanges.py"))
+        .arg(simulator.join("openapi.yaml"))
+        .arg(file.path())
+        .output()
+        .expect("python3");
+    assert!(
+        output.status.success(),
+        "{}{}(without openapi-core: run `make tools`)",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
