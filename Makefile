@@ -37,6 +37,11 @@ test: tools lint ## Everything a change must pass, on a fresh machine
 	cargo test --workspace --all-targets --locked
 	cargo test --workspace --doc --locked
 
+.PHONY: bench
+bench: $(NATS) ## Webhook to Kisi next to a bare floor, and memory at rest; writes target/bench/report.json
+	cargo build --release --workspace --bins --locked
+	@exec target/release/dev-stack bench
+
 .PHONY: lint
 lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
 	cargo fmt --all --check
