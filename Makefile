@@ -34,7 +34,8 @@ demo: $(NATS) build ## The same on fresh data, unattended: doors follow payments
 
 .PHONY: test
 test: tools lint ## Everything a change must pass, on a fresh machine
-	cargo test --workspace --all-targets --locked
+	$(BUILD)
+	cargo test --workspace --all-targets --locked --no-fail-fast
 	cargo test --workspace --doc --locked
 
 .PHONY: bench
