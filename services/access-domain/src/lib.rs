@@ -1,10 +1,4 @@
-//! What a gym means by access. Pure: no async, no socket, no database, no clock; `now` is an
-//! argument.
-//!
-//! Read in this order: [`ids`], [`gym`] (rules, and when a day begins), [`membership`] (status at
-//! an instant), [`billing`] (facts that join in any order), [`entitlement`] (the decision),
-//! [`grant`] (desired and observed), [`plan`](mod@plan) (the difference, as a value), [`safety`]
-//! (what may not happen at once).
+#![doc = include_str!("../README.md")]
 
 pub mod billing;
 pub mod entitlement;

@@ -1,11 +1,4 @@
-//! What the services say to each other: the generated messages and clients of `proto/`, the
-//! subjects and message ids of the bus, and the way from wire types to the domain's.
-//!
-//! Read in this order: [`subjects`] (addresses and ids), [`message`] (what can travel on the bus),
-//! [`wire`] (parsing once, at the edge).
-//!
-//! Deliberately not here: anything that opens a socket. Generated clients take a channel from their
-//! caller.
+#![doc = include_str!("../README.md")]
 
 pub mod message;
 pub mod subjects;

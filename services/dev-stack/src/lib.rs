@@ -1,14 +1,4 @@
-//! The whole product on one machine: nats-server, a Kisi (simulated, or the one that
-//! `KISI_BASE_URL` names), the four services and a demo gym.
-//!
-//! Read in this order: [`settings`], [`stack`] (what is started, in which order, and how it ends),
-//! [`programs`]
-//! (their settings), [`child`] (one process, started again when it dies), [`roster`] (the demo gym), [`seed`] and
-//! [`set_up`] (how the gym gets into a fresh stack, through the same entrances as everybody),
-//! [`stack_file`] (`stack.json`), [`demo`].
-//!
-//! Deliberately not here: any way into a service that an outside program does not have.
-
+#![doc = include_str!("../README.md")]
 #![allow(
     clippy::disallowed_methods,
     reason = "this program plays people and providers, who live in real time"
