@@ -45,9 +45,23 @@ async fn open_invoices(
 ) -> Result<Vec<OpenInvoice>, Error> {
     let one = BTreeSet::from([member.clone()]);
     let rows = store::memberships::list_of_people(store.reads(), gym, &one).await?;
-    let ids: BTreeSet<MembershipId> = rows.into_iter().map(|row| row.membership_id.0).collect();
+    let mut ids: BTreeSet<MembershipId> = BTreeSet::new();
+    let mut paid_for: BTreeSet<String> = BTreeSet::new();
+    for row in &rows {
+        if rows::membership(row)?.payer() == Some(member) {
+            paid_for.insert(row.membership_id.0.to_string());
+        }
+        ids.insert(row.membership_id.0.clone());
+    }
     let events = store::links::list_linked(store.reads(), gym, &ids).await?;
-    invoices::list_open(events)
+    let mut open = invoices::list_open(events)?;
+    for invoice in &mut open {
+        // Whoever holds the link sees the invoice: it is the payer's alone.
+        if !paid_for.contains(&invoice.membership_id) {
+            invoice.payment_url = None;
+        }
+    }
+    Ok(open)
 }
 
 fn to_member(row: &members::Model) -> Result<Member, Error> {

@@ -120,6 +120,24 @@ on_both! {
         assert_eq!(again.members[0].version, open.version);
     }
 
+    async fn the_pay_link_is_the_payers_alone(world: World) {
+        world.with_ann().await;
+        world.put_member("ben").await;
+        world
+            .put_membership("ms", "ann", |put| {
+                put.member_ids = vec!["ann".into(), "ben".into()];
+            })
+            .await;
+        let mut failed = invoice("evt_1", "payment_failed", "in_1", "2026-03-09T05:00:00Z");
+        failed.payment_url = Some("https://pay.example.com/in_1".into());
+        world.publish(&failed).await;
+        world.until_allowed("ann", false).await;
+        world.until_allowed("ben", false).await;
+        let link = async |who| get(world, who).await.open_invoices[0].payment_url.clone();
+        assert!(link("ann").await.is_some());
+        assert_eq!(link("ben").await, None, "a holder who does not pay sees the debt, not the link");
+    }
+
     async fn a_forgiven_invoice_opens_the_door(world: World) {
         world.with_ann().await;
         world.publish(&invoice("evt_1", "payment_failed", "in_1", "2026-03-09T05:00:00Z")).await;
