@@ -6,7 +6,7 @@ use std::process::Command;
 
 use kisi_simulator::spec::SPEC;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::Kisi;
 
@@ -180,27 +180,154 @@ async fn every_route_answers_as_the_document_says() {
     let exchanges = kisi.simulator.exchanges_jsonl();
     let (fits, words) = validate(&exchanges);
     assert!(fits, "{words}");
+    every_broken_one_is_found(&exchanges);
+}
+
+/// The same exchanges, each with one field too many in its answer.
+fn every_broken_one_is_found(exchanges: &str) {
+    let mut broken = Vec::new();
+    for line in exchanges.lines() {
+        let mut exchange: Value = serde_json::from_str(line).expect("JSON");
+        if exchange["response"]["status"] != 200 {
+            continue;
+        }
+        let body = &mut exchange["response"]["body"];
+        let row = match body.as_array_mut() {
+            Some(rows) => rows.first_mut(),
+            None => Some(body).filter(|body| body.is_object()),
+        };
+        if let Some(row) = row {
+            row["shoe"] = json!(42);
+            broken.push(exchange.to_string());
+        }
+    }
+    assert!(broken.len() > 30, "{}", broken.len());
+    let (fits, words) = validate(&broken.join("\n"));
+    assert!(!fits);
+    let unseen: Vec<_> = (1..=broken.len())
+        .filter(|n| {
+            !words
+                .lines()
+                .any(|line| line.starts_with(&format!("{n}: ")))
+        })
+        .map(|n| &broken[n - 1])
+        .collect();
+    assert!(unseen.is_empty(), "{unseen:#?}");
+}
+
+/// An exchange as the simulator records them.
+fn exchange(
+    method: &str,
+    path: &str,
+    sent: Value,
+    status: u16,
+    answered: Value,
+    range: Option<&str>,
+) -> Value {
+    let mut headers = vec![json!(["content-type", "application/json"])];
+    headers.extend(range.map(|range| json!(["x-collection-range", range])));
+    json!({
+        "request": { "method": method, "url": format!("https://api.kisi.io{path}"), "body": sent,
+            "headers": [["authorization", "KISI-LOGIN …"], ["content-type", "application/json"],
+                        ["x-kisi-integration-identifier", "gymflow"],
+                        ["x-kisi-integration-contact", "dev@gymflow.example"]] },
+        "response": { "status": status, "headers": headers, "body": answered },
+    })
 }
 
 #[test]
 fn the_validator_finds_what_does_not_fit() {
-    let exchange = |status: u16, body: serde_json::Value| {
-        json!({
-            "request": { "method": "GET", "url": "https://api.kisi.io/user",
-                "headers": [["authorization", "KISI-LOGIN x"], ["x-kisi-integration-identifier", "g"],
-                            ["x-kisi-integration-contact", "g@example.com"]], "body": null },
-            "response": { "status": status, "headers": [["content-type", "application/json"]], "body": body },
-        })
-        .to_string()
+    let error = || json!({ "code": "000409", "error": "Words." });
+    let errors = || json!({ "errors": { "email": ["can't be blank"] } });
+    let ada = || json!({ "user": { "email": "ada@example.com" } });
+    let nothing = Value::Null;
+    let get = |path: &str, status: u16, answered: Value, range: Option<&str>| {
+        exchange("GET", path, Value::Null, status, answered, range)
     };
-    assert!(!validate("").0, "nothing validated is nothing shown");
-    assert!(!validate(&exchange(200, json!({ "id": "seventeen" }))).0);
-    assert!(!validate(&exchange(418, json!({}))).0);
-    assert!(
-        validate(&exchange(
-            401,
-            json!({ "code": "000401", "error": "Sign in." })
-        ))
-        .0
+    let fitting = [
+        get("/users?limit=100", 200, json!([]), Some("*/0")),
+        get("/users/1", 404, error(), None),
+        get("/sharez", 404, error(), None),
+        exchange("POST", "/users", ada(), 409, error(), None),
+        exchange("POST", "/users", json!({}), 422, errors(), None),
+        exchange(
+            "DELETE",
+            "/users/1",
+            nothing.clone(),
+            204,
+            nothing.clone(),
+            None,
+        ),
+    ];
+    let (fits, words) = validate(&fitting.map(|exchange| exchange.to_string()).join("\n"));
+    assert!(fits, "{words}");
+
+    let mut without_credential = exchange(
+        "DELETE",
+        "/users/1",
+        nothing.clone(),
+        204,
+        nothing.clone(),
+        None,
     );
+    without_credential["request"]["headers"] = json!([]);
+    let mut page = get("/user", 200, json!("<html>"), None);
+    page["response"]["headers"] = json!([["content-type", "text/html"]]);
+    let misspelt = json!({ "user": { "email": "ada@example.com", "shoe": 42 } });
+    let unwrapped = json!({ "email": "ada@example.com" });
+    let broken = [
+        (
+            "a wrong type",
+            get("/user", 200, json!({ "id": "17" }), None),
+        ),
+        ("a page of a proxy", page),
+        ("no body", get("/user", 200, Value::Null, None)),
+        ("no such status", get("/user", 418, json!({}), None)),
+        ("no range", get("/users", 200, json!([]), None)),
+        ("a bad range", get("/users", 200, json!([]), Some("none"))),
+        (
+            "no parameter",
+            get("/users?shoe=42", 200, json!([]), Some("*/0")),
+        ),
+        (
+            "too many",
+            get("/users?limit=101", 200, json!([]), Some("*/0")),
+        ),
+        ("the other envelope", get("/users/1", 404, errors(), None)),
+        (
+            "the other envelope",
+            exchange("POST", "/users", ada(), 422, error(), None),
+        ),
+        ("an unknown route", get("/sharez", 200, json!({}), None)),
+        ("an unknown route", get("/sharez", 404, errors(), None)),
+        (
+            "a body after 204",
+            exchange("DELETE", "/users/1", nothing.clone(), 204, json!({}), None),
+        ),
+        ("no credential", without_credential),
+        (
+            "a misspelt field",
+            exchange("POST", "/users", misspelt, 409, error(), None),
+        ),
+        (
+            "no wrapper",
+            exchange("POST", "/users", unwrapped, 409, error(), None),
+        ),
+        (
+            "nothing sent",
+            exchange("POST", "/users", nothing, 409, error(), None),
+        ),
+    ];
+    let lines: Vec<_> = broken
+        .iter()
+        .map(|(_, exchange)| exchange.to_string())
+        .collect();
+    let (fits, words) = validate(&lines.join("\n"));
+    assert!(!fits);
+    for (n, (what, _)) in broken.iter().enumerate() {
+        let found = format!("{}: ", n + 1);
+        let is_found = words.lines().any(|line| line.starts_with(&found));
+        assert!(is_found, "{what} was not found:\n{words}");
+    }
+    assert!(!validate("").0, "nothing validated is nothing shown");
 }
