@@ -153,6 +153,27 @@ impl World {
         ids.filter_map(|id| self.assignments.get(id))
     }
 
+    /// What a user holds, directly and through teams.
+    pub fn rights_of(&self, user_id: i64) -> impl Iterator<Item = &Assignment> {
+        let teams = self.teams.values();
+        let through = teams
+            .filter(move |team| team.members.contains(&user_id))
+            .flat_map(|team| self.assignments_of(Assignee::Team(team.id)));
+        self.assignments_of(Assignee::User(user_id)).chain(through)
+    }
+
+    /// Whether an assignment is for this door, alone or with others. A mere member of the
+    /// organization has no right to its doors by that.
+    pub fn is_for_lock(&self, row: &Assignment, lock: &Lock) -> bool {
+        match row.applies_to {
+            Target::Group(id) => self.groups_of_lock(lock.id).any(|group| group == id),
+            Target::Place(id) => id == lock.place_id,
+            Target::Organization(id) => {
+                id == lock.organization_id && row.role_id != "organization_basic"
+            }
+        }
+    }
+
     pub fn assignments_on(&self, target: Target) -> impl Iterator<Item = &Assignment> {
         let ids = self.index.by_target.get(&target).into_iter().flatten();
         ids.filter_map(|id| self.assignments.get(id))

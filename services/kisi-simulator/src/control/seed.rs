@@ -94,6 +94,9 @@ struct SeedUser {
 #[serde(deny_unknown_fields)]
 struct SeedTeam {
     name: String,
+    /// Users by e-mail.
+    #[serde(default)]
+    members: Vec<String>,
     #[serde(default)]
     groups: Vec<String>,
 }
@@ -194,11 +197,17 @@ impl<'a> Maker<'a> {
         for team in seed.teams {
             let id = self.world.next_id();
             let organization_id = self.organization;
+            let mut members = Vec::new();
+            for email in &team.members {
+                let user = self.world.user_by_email(organization_id, email);
+                let user = user.ok_or_else(|| format!("team {}: no user {email}", team.name))?;
+                members.push(user.id);
+            }
             let row = Team {
                 id,
                 organization_id,
                 name: team.name,
-                members: Vec::new(),
+                members,
             };
             self.world.teams.insert(id, row);
             for group in team.groups {

@@ -45,6 +45,8 @@ pub fn list(cx: &mut Context<'_>, call: &Call) -> Outcome {
         .filter(|row| {
             with_lock.is_none_or(|lock| cx.world.groups_of_lock(lock).any(|id| id == row.id))
         })
+        // There are no elevators.
+        .filter(|_| call.parameters.text("elevator_stop_id").is_none())
         .filter(|row| row.name.to_lowercase().contains(&query))
         .collect();
     Ok(paging::page(call, cx.settings, rows, |row| {
@@ -243,12 +245,18 @@ fn told_lock(cx: &mut Context<'_>, kind: &str, row: &GroupLock) {
 
 pub fn list_links(cx: &mut Context<'_>, call: &Call) -> Outcome {
     let group = call.parameters.integer("group_id");
+    let query = call
+        .parameters
+        .text("query")
+        .unwrap_or_default()
+        .to_lowercase();
     let rows = cx
         .world
         .group_links
         .values()
         .filter(|row| row.organization_id == cx.caller.organization_id)
         .filter(|row| group.is_none_or(|id| id == row.group_id))
+        .filter(|row| row.name.to_lowercase().contains(&query))
         .collect();
     Ok(paging::page(call, cx.settings, rows, |row| {
         render::group_link(cx.world, row)

@@ -11,11 +11,24 @@ use crate::rows::Integration;
 pub fn list(cx: &mut Context<'_>, call: &Call) -> Outcome {
     cx.caller.require_admin()?;
     let enabled = call.parameters.boolean("enabled");
+    let query = call
+        .parameters
+        .text("query")
+        .unwrap_or_default()
+        .to_lowercase();
     let rows = cx
         .world
         .integrations
         .values()
         .filter(|row| row.organization_id == cx.caller.organization_id)
+        .filter(|row| row.name.to_lowercase().contains(&query))
+        .filter(|row| match call.parameters.text("scope") {
+            Some("organization") => row.place_id.is_none(),
+            Some(_) => row.place_id.is_some(),
+            None => true,
+        })
+        // An event webhook is never of a group.
+        .filter(|_| call.parameters.text("group_id").is_none())
         .filter(|row| enabled.is_none_or(|wanted| wanted == row.enabled))
         .filter(|row| {
             call.parameters

@@ -6,7 +6,7 @@ use crate::answer::{Answer, Outcome};
 use crate::context::{Call, Context, Standing};
 use crate::paging;
 use crate::render;
-use crate::rows::{Assignee, Lock, Target};
+use crate::rows::Lock;
 
 pub fn list(cx: &mut Context<'_>) -> Outcome {
     let organization = render_current(cx)?;
@@ -32,6 +32,19 @@ pub fn current_user(cx: &mut Context<'_>) -> Outcome {
     Ok(Answer::ok(&render::current_user(cx.world, row)))
 }
 
+/// Nobody has favourites here, so asking for them finds nothing.
+fn is_favorite(call: &Call) -> Option<bool> {
+    call.parameters.boolean("favorite")
+}
+
+/// The field is there only for those who ask.
+fn with_favorite(call: &Call, mut row: Value) -> Value {
+    if call.parameters.text("favorite").is_some() {
+        row["favorite"] = json!(false);
+    }
+    row
+}
+
 pub fn list_places(cx: &mut Context<'_>, call: &Call) -> Outcome {
     let query = call
         .parameters
@@ -48,9 +61,10 @@ pub fn list_places(cx: &mut Context<'_>, call: &Call) -> Outcome {
             _ => true,
         })
         .filter(|row| row.name.to_lowercase().contains(&query))
+        .filter(|_| is_favorite(call) != Some(true))
         .collect();
     Ok(paging::page(call, cx.settings, rows, |row| {
-        render::place(cx.world, row)
+        with_favorite(call, render::place(cx.world, row))
     }))
 }
 
@@ -69,17 +83,11 @@ fn sees(cx: &Context<'_>, lock: &Lock) -> bool {
     match &cx.caller.standing {
         Standing::Owner | Standing::Administrator => true,
         Standing::PlaceAdministrator(places) if places.contains(&lock.place_id) => true,
-        _ => {
-            let groups: Vec<_> = cx.world.groups_of_lock(lock.id).collect();
-            cx.world
-                .assignments_of(Assignee::User(cx.caller.user_id))
-                .filter(|row| row.has_begun(cx.now) && !row.has_ended(cx.now))
-                .any(|row| match row.applies_to {
-                    Target::Group(id) => groups.contains(&id),
-                    Target::Place(id) => id == lock.place_id,
-                    Target::Organization(_) => true,
-                })
-        }
+        _ => cx
+            .world
+            .rights_of(cx.caller.user_id)
+            .filter(|row| row.has_begun(cx.now) && !row.has_ended(cx.now))
+            .any(|row| cx.world.is_for_lock(row, lock)),
     }
 }
 
@@ -100,6 +108,13 @@ pub fn list_locks(cx: &mut Context<'_>, call: &Call) -> Outcome {
                 .integer("place_id")
                 .is_none_or(|id| id == row.place_id)
         })
+        .filter(|row| {
+            call.parameters
+                .integer("floor_id")
+                .is_none_or(|id| Some(id) == row.floor_id)
+        })
+        .filter(|row| wanted("unlocked").is_none_or(|yes| yes == row.on_scheduled_unlock))
+        .filter(|_| is_favorite(call) != Some(true))
         .filter(|row| wanted("configured").is_none_or(|yes| yes == row.configured))
         .filter(|row| wanted("online").is_none_or(|yes| Some(yes) == row.online))
         .filter(|row| {
@@ -108,7 +123,7 @@ pub fn list_locks(cx: &mut Context<'_>, call: &Call) -> Outcome {
         .filter(|row| row.name.to_lowercase().contains(&query))
         .collect();
     Ok(paging::page(call, cx.settings, rows, |row| {
-        render::lock(cx.world, row)
+        with_favorite(call, render::lock(cx.world, row))
     }))
 }
 

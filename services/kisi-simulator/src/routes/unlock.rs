@@ -1,11 +1,12 @@
 //! Who opens which door, in the order in which Kisi decides.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Outcome};
 use crate::context::{Call, Caller, Context, Happened};
-use crate::rows::{Assignee, Assignment, Group, Hours, LoginKind, Target};
+use crate::rows::{Assignment, Group, Hours, Lock, LoginKind, Target};
 use crate::world::World;
 
 /// Why a door stays shut: status, code, words.
@@ -72,9 +73,9 @@ fn decide(
     }
     // An admin's key acts as the admin, and only the door's own limits apply.
     if !caller.is_admin() {
-        by_rights(world, caller, lock_id, lock.place_id, body, now)?;
+        by_rights(world, caller, lock, body, now)?;
     }
-    if lock.time_restriction_enabled == Some(true) && !within(lock.hours, now) {
+    if lock.time_restriction_enabled == Some(true) && !within(world, lock, lock.hours, now) {
         return Err((403, "34ffaa", "Outside of the allowed hours."));
     }
     if lock.reader_restriction_enabled == Some(true) && proof(body).is_none() {
@@ -93,19 +94,13 @@ fn decide(
 fn by_rights(
     world: &World,
     caller: &Caller,
-    lock_id: i64,
-    place_id: i64,
+    lock: &Lock,
     body: &Value,
     now: Timestamp,
 ) -> Result<(), Refused> {
-    let groups: Vec<_> = world.groups_of_lock(lock_id).collect();
     let rows: Vec<&Assignment> = world
-        .assignments_of(Assignee::User(caller.user_id))
-        .filter(|row| match row.applies_to {
-            Target::Group(id) => groups.contains(&id),
-            Target::Place(id) => id == place_id,
-            Target::Organization(_) => row.role_id != "organization_basic",
-        })
+        .rights_of(caller.user_id)
+        .filter(|row| world.is_for_lock(row, lock))
         .collect();
     if rows.is_empty() {
         return Err((403, "afc496", "Access denied."));
@@ -123,20 +118,24 @@ fn by_rights(
         let Target::Group(id) = row.applies_to else {
             return Ok(());
         };
-        match world
-            .groups
-            .get(&id)
-            .map(|group| of_group(group, caller, body, now))
-        {
-            Some(Ok(())) => return Ok(()),
-            Some(Err(why)) => refused = why,
-            None => {}
+        let Some(group) = world.groups.get(&id) else {
+            continue;
+        };
+        let hours_allow = within(world, lock, group.rules.hours, now);
+        match of_group(group, caller, body, hours_allow) {
+            Ok(()) => return Ok(()),
+            Err(why) => refused = why,
         }
     }
     Err(refused)
 }
 
-fn of_group(group: &Group, caller: &Caller, body: &Value, now: Timestamp) -> Result<(), Refused> {
+fn of_group(
+    group: &Group,
+    caller: &Caller,
+    body: &Value,
+    hours_allow: bool,
+) -> Result<(), Refused> {
     let rules = &group.rules;
     if !rules.login_enabled {
         return Err((403, "f01337", "The group has no app access."));
@@ -144,7 +143,7 @@ fn of_group(group: &Group, caller: &Caller, body: &Value, now: Timestamp) -> Res
     if rules.tap_to_access_restriction_enabled {
         return Err((403, "bbc93f", "Tap the reader to unlock."));
     }
-    if rules.time_restriction_enabled && !within(rules.hours, now) {
+    if rules.time_restriction_enabled && !hours_allow {
         return Err((403, "34ffaa", "Outside of the allowed hours."));
     }
     if rules.primary_device_restriction_enabled
@@ -167,8 +166,16 @@ fn proof(body: &Value) -> Option<&str> {
         .filter(|proof| !proof.is_empty())
 }
 
-fn within(hours: Option<Hours>, now: Timestamp) -> bool {
-    let time = jiff::tz::TimeZone::UTC.to_datetime(now).time();
+/// Hours are those of the door's place, or of the organization where the place names no zone.
+fn within(world: &World, lock: &Lock, hours: Option<Hours>, now: Timestamp) -> bool {
+    let of_place = world.places.get(&lock.place_id);
+    let of_organization = world.organizations.get(&lock.organization_id);
+    let zone = of_place
+        .and_then(|place| place.time_zone.as_deref())
+        .or(of_organization.map(|organization| organization.time_zone.as_str()))
+        .and_then(|name| TimeZone::get(name).ok())
+        .unwrap_or(TimeZone::UTC);
+    let time = zone.to_datetime(now).time();
     hours.is_some_and(|hours| hours.from <= time && time < hours.to)
 }
 

@@ -102,6 +102,13 @@ async fn event_sets_have_a_limit_of_their_own() {
         statuses.contains(&200) && statuses.contains(&429),
         "{statuses:?}"
     );
+    // The right client waits a second, and may ask for other things meanwhile.
+    kisi.set(json!({ "limiter": "sliding_window" })).await;
+    for _ in 0..2 {
+        assert_eq!(kisi.post("/event_sets", set.clone()).await.status, 200);
+        assert_eq!(kisi.get("/user").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(1050)).await;
+    }
 }
 
 #[tokio::test]

@@ -9,3 +9,5 @@ mod limits;
 mod lists;
 mod strictness;
 mod webhooks;
+mod wrong_grants;
+mod wrong_readers;
