@@ -7,6 +7,7 @@ mod grants;
 mod harness;
 mod limits;
 mod lists;
+mod rights;
 mod strictness;
 mod webhooks;
 mod wrong_grants;
