@@ -88,34 +88,71 @@ async fn everything_the_client_can_ask_is_what_the_document_allows() {
     validate(&simulator.exchanges_jsonl());
 }
 
+/// The models side by side: each has a simulator and a client of its own.
 #[tokio::test]
 async fn a_burst_is_never_refused_whatever_the_model_and_the_way() {
-    for (limiter, jitter_ms) in [
-        (LimiterModel::FixedWindow, 50),
-        (LimiterModel::SlidingWindow, 50),
-        (LimiterModel::SlidingWindowCountingRefused, 50),
-        (LimiterModel::TokenBucket, 50),
-    ] {
+    let tried = [
+        (LimiterModel::FixedWindow, 5, 50, 12),
+        (LimiterModel::SlidingWindow, 5, 50, 12),
+        (LimiterModel::SlidingWindowCountingRefused, 5, 50, 12),
+        (LimiterModel::TokenBucket, 5, 50, 12),
+        // Without a burst evenly sent requests must arrive evenly. One a second, so that the five
+        // percent between are more than what a busy machine takes or gives.
+        (LimiterModel::TokenBucket1, 1, 0, 4),
+    ]
+    .map(|(limiter, rate, jitter_ms, requests)| async move {
         let settings = Settings {
             limiter,
+            rate,
             jitter_ms,
             ..Settings::default()
         };
         let (simulator, _) = started(settings).await;
-        let kisi = client(&simulator, 5.0);
-        // Twelve at once: more than any window lets through unpaced.
+        let kisi = client(&simulator, f64::from(rate));
+        // All at once: more than any window lets through unpaced.
+        let asked = (0..requests).map(|_| kisi.current_user(Lane::SetUp));
+        for answer in futures_util::future::join_all(asked).await {
+            answer.expect("an answer");
+        }
+        assert_eq!(came(&simulator), (requests, 0), "{limiter:?}");
+    });
+    futures_util::future::join_all(tried).await;
+}
+
+/// The wrong client, which shows that the simulator would have refused: told four times the limit.
+#[tokio::test]
+async fn a_client_that_was_told_too_much_is_refused_by_every_model_and_gets_there_all_the_same() {
+    let tried = [
+        LimiterModel::FixedWindow,
+        LimiterModel::SlidingWindow,
+        LimiterModel::SlidingWindowCountingRefused,
+        LimiterModel::TokenBucket,
+        LimiterModel::TokenBucket1,
+    ]
+    .map(|limiter| async move {
+        let settings = Settings {
+            limiter,
+            ..Settings::default()
+        };
+        let (simulator, _) = started(settings).await;
+        let kisi = client(&simulator, 20.0);
         let asked = (0..12).map(|_| kisi.current_user(Lane::SetUp));
         for answer in futures_util::future::join_all(asked).await {
             answer.expect("an answer");
         }
-        let state = simulator.shared().lock();
-        let refused = state
-            .log
-            .since(0)
-            .filter(|entry| entry.refused_by_limiter)
-            .count();
-        assert_eq!(refused, 0, "{limiter:?}");
-    }
+        let (admitted, refused) = came(&simulator);
+        assert_eq!(admitted, 12, "{limiter:?}");
+        assert!(refused > 0, "{limiter:?} refused nothing");
+    });
+    futures_util::future::join_all(tried).await;
+}
+
+/// How many requests the limiter let pass, and how many it refused.
+fn came(simulator: &Simulator) -> (usize, usize) {
+    let state = simulator.shared().lock();
+    let refused = state.log.since(0).filter(|entry| entry.refused_by_limiter);
+    let (all, refused) = (state.log.since(0).count(), refused.count());
+    (all - refused, refused)
 }
 
 /// By openapi-core, in Python: nothing of ours judges.

@@ -148,6 +148,27 @@ async fn a_lost_answer_is_settled_by_a_look() {
 }
 
 #[tokio::test]
+async fn what_is_lost_on_the_way_there_was_not_applied() {
+    let kisi = Kisi::start().await;
+    let user = kisi.user("ada@example.com").await;
+    let wait = std::time::Duration::from_millis(300);
+    for (kind, rows) in [("reset", 0), ("hang", 0), ("hang_after_applying", 1)] {
+        let fault =
+            json!({ "method": "post", "route": "/role_assignments", "kind": kind, "count": 1 });
+        kisi.control(reqwest::Method::POST, "/faults", fault).await;
+        let body = Some(kisi.grant_body(user));
+        let key = Some(crate::harness::KEY);
+        let call = kisi.try_call(key, reqwest::Method::POST, "/role_assignments", body);
+        let answer = tokio::time::timeout(wait, call).await;
+        assert!(!matches!(answer, Ok(Ok(_))), "{kind}: {answer:?}");
+        assert_eq!(rows_of(&kisi, user).await.len(), rows, "{kind}");
+    }
+    let state = kisi.simulator.shared().lock();
+    let lost = state.log.since(0).filter(|entry| entry.status.is_none());
+    assert_eq!(lost.count(), 3, "the log says that no answer was sent");
+}
+
+#[tokio::test]
 async fn faults_are_met_by_route_and_counted_down() {
     let kisi = Kisi::start().await;
     for (kind, status) in [

@@ -56,6 +56,68 @@ async fn each_list_has_its_own_default_and_maximum() {
 }
 
 #[tokio::test]
+async fn without_a_limit_each_list_asks_for_its_own() {
+    let kisi = Kisi::start().await;
+    let hook = json!({ "integration": {
+        "name": "Gymflow", "type": "event_webhook", "url": "https://gymflow.example/hook",
+        "enabled": true, "enabled_events": ["lock.unlock"], "signature_key": "k",
+    }});
+    assert_eq!(kisi.post("/integrations", hook).await.status, 200);
+    let group = kisi.group;
+    for (path, range) in [
+        ("/role_assignments", "0-9/1"),
+        ("/groups", "0-9/2"),
+        ("/integrations", "0-9/1"),
+        ("/logins", "0-9/1"),
+        (&format!("/group_locks?group_id={group}"), "0-9/1"),
+        ("/locks", "0-49/2"),
+        ("/places", "0-49/1"),
+        ("/users", "0-49/1"),
+        ("/members", "0-49/1"),
+        ("/users?limit=7&offset=0", "0-6/1"),
+        ("/locks?limit=1&offset=1", "1-1/2"),
+        ("/locks?favorite=true", "*/0"),
+        ("/locks?unlocked=false", "0-49/2"),
+        ("/group_links", "*/0"),
+    ] {
+        let page = kisi.get(path).await;
+        assert_eq!(page.range.as_deref(), Some(range), "{path}");
+    }
+    for path in ["/organizations", "/roles"] {
+        let all = kisi.get(path).await;
+        assert!(!all.rows().is_empty() && all.range.is_none(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn rows_come_in_the_order_that_was_asked_for() {
+    let kisi = Kisi::start().await;
+    for name in ["Cleo", "Ada", "Bob"] {
+        let email = format!("{name}@example.com");
+        let body = json!({ "user": { "email": email, "name": name, "send_emails": false } });
+        assert_eq!(kisi.post("/users", body).await.status, 200);
+    }
+    let names = async |path: &str| {
+        let page = kisi.get(path).await;
+        let names: Vec<_> = page
+            .rows()
+            .iter()
+            .map(|row| row["name"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        names
+    };
+    let query = "query=%40example.com";
+    let by_id = names(&format!("/users?{query}")).await;
+    assert_eq!(by_id, ["Cleo", "Ada", "Bob"]);
+    let ascending = names(&format!("/users?{query}&sort=name")).await;
+    assert_eq!(ascending, ["Ada", "Bob", "Cleo"]);
+    let descending = names(&format!("/users?{query}&sort=-name")).await;
+    assert_eq!(descending, ["Cleo", "Bob", "Ada"]);
+    let by_what_kisi_has_not = kisi.get("/role_assignments?sort=id").await;
+    assert_eq!(by_what_kisi_has_not.status, 400);
+}
+
+#[tokio::test]
 async fn ranges_are_as_asked_and_nothing_is_star() {
     let kisi = Kisi::start().await;
     let empty = kisi

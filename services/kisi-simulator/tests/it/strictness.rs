@@ -116,12 +116,46 @@ async fn the_world_survives_a_restart() {
     let kisi = Kisi::of(started).await;
     let user = kisi.user("ada@example.com").await;
     let row = kisi.grant(user).await.id();
+    let gone = kisi.user("bob@example.com").await;
+    kisi.delete(&format!("/users/{gone}")).await;
+    kisi.hands(json!({ "action": "suspend_user", "user_id": user, "suspended": true }))
+        .await;
+    kisi.advance(3 * 86_400).await;
     kisi.simulator.shutdown().await;
 
     let again = kisi_simulator::Simulator::start(config())
         .await
         .expect("again");
-    let state = again.shared().lock();
-    assert!(state.world.assignments.contains_key(&row));
-    assert!(state.world.login_by_secret(KEY).is_some());
+    // The same key opens the same world: what was there is, what was deleted is not.
+    let kisi = Kisi {
+        simulator: again,
+        ..kisi
+    };
+    let held = kisi.get(&format!("/role_assignments/{row}")).await;
+    assert_eq!(
+        (held.status, &held.body["assignee_id"]),
+        (200, &json!(user))
+    );
+    let ada = kisi.get(&format!("/users/{user}")).await;
+    assert_eq!(ada.body["access_enabled"], false);
+    assert_eq!(kisi.get(&format!("/users/{gone}")).await.status, 404);
+    let reborn = kisi.user("bob@example.com").await;
+    assert!(reborn > gone, "ids are never used again");
+    let now = kisi.control(Method::GET, "/clock", json!({})).await["now"].clone();
+    let now: jiff::Timestamp = now.as_str().expect("now").parse().expect("a time");
+    let ahead = now.duration_since(jiff::Timestamp::now());
+    assert!(ahead.as_hours() >= 71, "the clock went back: {ahead:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_state_stops_the_start_and_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kisi.json");
+    std::fs::write(&file, "not ours").expect("written");
+    let config = kisi_simulator::SimulatorConfig {
+        state_file: Some(file.clone()),
+        ..Default::default()
+    };
+    assert!(kisi_simulator::Simulator::start(config).await.is_err());
+    assert_eq!(std::fs::read_to_string(file).expect("read"), "not ours");
 }

@@ -139,6 +139,46 @@ async fn events_repeat_reorder_and_get_lost_as_it_is_set() {
 }
 
 #[tokio::test]
+async fn a_refused_unlock_is_told_and_without_a_key_nothing_is_signed() {
+    let kisi = Kisi::start().await;
+    let (url, catcher) = catcher().await;
+    let body = json!({ "integration": {
+        "name": "Gymflow", "type": "event_webhook", "url": url, "enabled": true,
+        "enabled_events": ["lock.unlock"],
+    }});
+    let made = kisi.post("/integrations", body).await;
+    assert_eq!(made.status, 200, "{made:?}");
+    let user = kisi.user("ada@example.com").await;
+    let (_, secret) = kisi.login("ada@example.com").await;
+    let door = format!("/locks/{}/unlock", kisi.front_door);
+    let open = || kisi.call_as(Some(&secret), Method::POST, &door, None);
+    assert_eq!(open().await.status, 403);
+    kisi.grant(user).await;
+    assert_eq!(open().await.status, 200);
+    let seen = catcher.until(2).await;
+    assert!(seen.iter().all(|(signature, _)| signature.is_none()));
+    let told: Vec<Value> = seen
+        .iter()
+        .map(|(_, body)| serde_json::from_slice(body).expect("JSON"))
+        .collect();
+    for (event, success, code) in [
+        (&told[0], false, json!("afc496")),
+        (&told[1], true, Value::Null),
+    ] {
+        assert_eq!(event["type"], "lock.unlock");
+        assert_eq!(
+            (&event["actor_id"], &event["object_id"]),
+            (&json!(user), &json!(kisi.front_door))
+        );
+        assert_eq!(
+            (&event["success"], &event["error_code"]),
+            (&json!(success), &code)
+        );
+    }
+    assert_ne!(told[0]["uuid"], told[1]["uuid"]);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_fails_is_switched_off_and_comes_back_by_a_patch() {
     let kisi = Kisi::with(json!({ "webhooks": { "disable_after_failures": 2 } })).await;
     let (url, catcher) = catcher().await;
@@ -152,9 +192,24 @@ async fn an_endpoint_that_fails_is_switched_off_and_comes_back_by_a_patch() {
     while kisi.get(&path).await.body["disabled_due_to_error"] != true {
         assert!(Instant::now() < deadline, "not switched off");
     }
+    assert_eq!(kisi.get(&path).await.body["enabled"], false);
+    // Switched off is silent, as another endpoint that hears of the same shows.
+    *catcher.status.lock().expect("status") = StatusCode::OK;
+    let (other_url, other) = self::catcher().await;
+    registered(&kisi, &other_url).await;
+    let silent = kisi.grant(user).await.id();
+    other.until(1).await;
     let enable = json!({ "integration": { "enabled": true } });
     assert_eq!(kisi.patch(&path, enable).await.status, 204);
     assert_eq!(kisi.get(&path).await.body["disabled_due_to_error"], false);
+    kisi.delete(&format!("/role_assignments/{silent}")).await;
+    let seen = catcher.until(3).await;
+    let types: Vec<Value> = seen
+        .iter()
+        .map(|(_, body)| serde_json::from_slice::<Value>(body).expect("JSON")["type"].clone())
+        .collect();
+    let (made, gone) = ("role_assignment.create", "role_assignment.destroy");
+    assert_eq!(types, [made, gone, gone], "two failures, then the last one");
 }
 
 #[tokio::test]
