@@ -28,3 +28,23 @@ pub fn ids(event: &BillingEvent) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// An event about nothing could never be applied.
+pub fn names_something(event: &BillingEvent) -> Result<(), String> {
+    let named = [
+        event.invoice_id.is_some(),
+        event.payment_id.is_some(),
+        event.subscription_id.is_some(),
+        event.mandate_id.is_some(),
+        event.customer_id.is_some(),
+        event.metadata.contains_key("gymflow_membership_id"),
+    ];
+    if named.contains(&true) {
+        return Ok(());
+    }
+    Err(
+        "one of `invoice_id`, `payment_id`, `subscription_id`, `mandate_id` and `customer_id` \
+         must say what the event is about"
+            .into(),
+    )
+}

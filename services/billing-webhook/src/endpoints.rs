@@ -29,8 +29,8 @@ pub struct Endpoint {
     pub account: String,
     /// The accounts it takes besides; empty: every one that an event names.
     pub accounts: Vec<String>,
-    /// `None`: both live and test events are taken.
-    pub livemode: Option<bool>,
+    /// Whether it takes live events or test ones; never both. Live unless the file says otherwise.
+    pub livemode: bool,
     /// Newest first; any of them may have signed.
     pub secrets: Vec<SecretString>,
     /// How far a signature's time may be from ours, either way.
@@ -217,7 +217,7 @@ impl Written {
             provider: self.provider,
             account: self.account,
             accounts: self.accounts,
-            livemode: self.livemode,
+            livemode: self.livemode.unwrap_or(true),
             secrets,
             tolerance_seconds,
         })

@@ -64,7 +64,9 @@ impl Provider for Standard {
     ) -> Result<Vec<Translated>, Refusal> {
         let mut event: BillingEvent = serde_json::from_slice(body).map_err(|error| {
             Refusal::Body(format!(
-                "the body must be a BillingEvent in proto3 JSON: {error}"
+                "the body must be a BillingEvent in proto3 JSON (line {}, column {})",
+                error.line(),
+                error.column()
             ))
         })?;
         event.provider = self.name().to_owned();
@@ -87,7 +89,7 @@ impl Provider for Standard {
                 "`occurred_at` must be an RFC 3339 time".into(),
             ));
         }
-        names_something(&event).map_err(Refusal::Body)?;
+        checked::names_something(&event).map_err(Refusal::Body)?;
         checked::ids(&event).map_err(Refusal::Body)?;
         if let Some(currency) = &mut event.currency {
             currency.make_ascii_uppercase();
@@ -102,24 +104,4 @@ impl Provider for Standard {
             event: Some(event),
         }])
     }
-}
-
-/// An event about nothing could never be applied.
-fn names_something(event: &BillingEvent) -> Result<(), String> {
-    let named = [
-        event.invoice_id.is_some(),
-        event.payment_id.is_some(),
-        event.subscription_id.is_some(),
-        event.mandate_id.is_some(),
-        event.customer_id.is_some(),
-        event.metadata.contains_key("gymflow_membership_id"),
-    ];
-    if named.contains(&true) {
-        return Ok(());
-    }
-    Err(
-        "one of `invoice_id`, `payment_id`, `subscription_id`, `mandate_id` and `customer_id` \
-         must say what the event is about"
-            .into(),
-    )
 }

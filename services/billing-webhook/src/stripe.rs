@@ -61,12 +61,16 @@ impl Provider for Stripe {
                 event: None,
             }]);
         }
-        let event: payload::Event = serde_json::from_value(body)
-            .map_err(|error| Refusal::Body(format!("not a Stripe event: {error}")))?;
+        // What serde says may quote the body, and a body holds people and pay links.
+        let event: payload::Event = serde_json::from_value(body).map_err(|_| {
+            Refusal::Body(
+                "not a Stripe event: `id`, `type` and `created` (Unix seconds) must stand beside \
+                 `data.object`"
+                    .into(),
+            )
+        })?;
         // A live endpoint of a connected account gets its test events too.
-        let other_mode = endpoint
-            .livemode
-            .is_some_and(|livemode| livemode != event.livemode);
+        let other_mode = endpoint.livemode != event.livemode;
         let account = event.account.as_deref().unwrap_or(&endpoint.account);
         if other_mode || !endpoint.takes_account(account) {
             return Ok(vec![Translated {
@@ -80,6 +84,7 @@ impl Provider for Stripe {
                 billing.provider = self.name().to_owned();
                 billing.account = account.to_owned();
                 checked::ids(&billing).map_err(Refusal::Body)?;
+                checked::names_something(&billing).map_err(Refusal::Body)?;
                 Some(billing)
             }
             None => None,

@@ -40,7 +40,11 @@ pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
         .idle_timeout(Duration::from_secs(3_600));
     if sqlite {
         // One writer: never wait for the pool while holding a transaction.
-        options.max_connections(1).min_connections(1);
+        // A file does not go away: asking before each use would only cost time.
+        options
+            .max_connections(1)
+            .min_connections(1)
+            .test_before_acquire(false);
         options.map_sqlx_sqlite_opts(|sqlite| {
             sqlite
                 .pragma("journal_mode", "WAL")

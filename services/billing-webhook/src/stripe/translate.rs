@@ -47,7 +47,7 @@ fn take(event: &Event, object: Object<'_>) -> Option<Taken> {
         "invoice.paid" | "invoice.payment_succeeded" => paid(object, &event.kind),
         "invoice_payment.paid" => invoice_payment(object)?,
         "invoice.voided" => forgiven(object, None),
-        "invoice.marked_uncollectible" => uncollectible(object),
+        "invoice.marked_uncollectible" => uncollectible(object)?,
         "customer.subscription.paused" => subscription(object, Kind::SubscriptionPaused),
         "customer.subscription.resumed" => subscription(object, Kind::SubscriptionResumed),
         "customer.subscription.deleted" => subscription(object, Kind::SubscriptionCancelled),
@@ -180,8 +180,9 @@ fn forgiven(object: Object<'_>, reason: Option<&str>) -> Taken {
 }
 
 /// Forgiven by a person, or while paused; given up by the machine after its last attempt is a debt
-/// all the same. Versions before endive do not say which: then it is forgiven.
-fn uncollectible(object: Object<'_>) -> Taken {
+/// all the same. Versions before endive do not say which: then it is forgiven. A reason that nobody
+/// knows yet says nothing: the invoice stays what it was.
+fn uncollectible(object: Object<'_>) -> Option<Taken> {
     let reason = object
         .child("status_details")
         .and_then(|details| details.child("uncollectible"))
@@ -190,9 +191,10 @@ fn uncollectible(object: Object<'_>) -> Taken {
         Some("max_payment_attempts" | "payment_not_received" | "subscription_canceled") => {
             let mut taken = failed(object, None);
             taken.event.reason = text(reason);
-            taken
+            Some(taken)
         }
-        reason => forgiven(object, reason),
+        None | Some("user_forgiven" | "subscription_paused") => Some(forgiven(object, reason)),
+        Some(_) => None,
     }
 }
 

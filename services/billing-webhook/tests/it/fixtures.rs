@@ -17,7 +17,7 @@ pub fn endpoint(provider: &str, livemode: bool) -> Endpoint {
         provider: provider.into(),
         account: "acct_endpoint".into(),
         accounts: Vec::new(),
-        livemode: Some(livemode),
+        livemode,
         secrets: Vec::new(),
         tolerance_seconds: 300,
     }
@@ -189,7 +189,22 @@ fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
         assert!(refusal.to_string().contains(expected), "{to}: {refusal}");
     }
     let stripe = provider::find("stripe").expect("a provider");
-    for body in ["", "[]", "{}", "{\"type\":\"invoice.paid\"}", "\u{feff}{}"] {
+    let bad = r#"{"id":"evt_1","type":"invoice.paid","created":"https://pay.example.com/x","livemode":true,"data":{"object":{"id":"in_1"}}}"#;
+    let refusal = stripe
+        .translate(&endpoint, &headers, bad.as_bytes())
+        .expect_err("bad");
+    assert!(
+        !refusal.to_string().contains("pay.example.com"),
+        "{refusal}"
+    );
+    for body in [
+        "",
+        "[]",
+        "{}",
+        "{\"id\":\"evt_1\",\"type\":\"invoice.paid\",\"created\":1,\"livemode\":true,\"data\":{\"object\":{}}}",
+        "{\"type\":\"invoice.paid\"}",
+        "\u{feff}{}",
+    ] {
         assert!(
             stripe
                 .translate(&endpoint, &headers, body.as_bytes())
