@@ -72,6 +72,8 @@ impl Simulator {
     /// When the address is taken or the state file makes no sense.
     pub async fn start(config: SimulatorConfig) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // Takes a while, which must not delay the first requests: their arrival is what is counted.
+        std::sync::LazyLock::force(&spec::SPEC);
         let (events, queue) = mpsc::unbounded_channel();
         let shared = Shared::open(config.settings, config.state_file, events)?;
         let listener = TcpListener::bind(config.addr)
