@@ -2,12 +2,14 @@
 //!
 //! Facts join, they do not overwrite: a [`Ledger`] is the set of them, by event id, and its
 //! [`BillingState`] is a function of that set, so any order and any number of arrivals gives the
-//! same state. How the facts of one debt are read is in [`debt`].
+//! same state. How the facts of one debt are read is in [`reading`].
 
 mod debt;
+mod reading;
 mod subscription;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -43,11 +45,15 @@ words! {
 /// `reason` of a success by which the provider holds the whole invoice settled.
 pub const INVOICE_PAID: &str = "invoice_paid";
 
+/// The provider of facts that staff make: money taken at the desk, debts written off. Their event
+/// ids are the caller's.
+pub const STAFF: &str = "gymflow";
+
 /// A fact's identity, for good.
 pub type FactKey = (ProviderId, AccountId, EventId);
 
 /// One thing that a provider, or staff, said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
     pub provider: ProviderId,
     pub account: AccountId,
@@ -71,6 +77,7 @@ pub struct Fact {
     pub next_attempt_at: Option<Timestamp>,
     pub ends_at: Option<Timestamp>,
     pub reason: Option<String>,
+    /// A link to pay. Whoever holds it sees the invoice, so it is not printed.
     pub payment_url: Option<String>,
     /// The provider holds the invoice settled, whatever the amount.
     pub settles: bool,
@@ -104,6 +111,11 @@ impl Fact {
         }
     }
 
+    /// Whether staff said it, and no provider.
+    pub fn is_by_staff(&self) -> bool {
+        self.provider.as_str() == STAFF
+    }
+
     /// Its identity.
     pub fn key(&self) -> FactKey {
         (
@@ -111,6 +123,42 @@ impl Fact {
             self.account.clone(),
             self.event_id.clone(),
         )
+    }
+}
+
+impl fmt::Debug for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fact")
+            .field("provider", &self.provider)
+            .field("account", &self.account)
+            .field("event_id", &self.event_id)
+            .field("kind", &self.kind)
+            .field("occurred_at", &self.occurred_at)
+            .field("invoice", &self.invoice)
+            .field("payment", &self.payment)
+            .field("subscription", &self.subscription)
+            .field("customer", &self.customer)
+            .field("mandate", &self.mandate)
+            .field("new_mandate", &self.new_mandate)
+            .field("amount_minor", &self.amount_minor)
+            .field("amount_due_minor", &self.amount_due_minor)
+            .field("currency", &self.currency)
+            .field("attempt_count", &self.attempt_count)
+            .field("next_attempt_at", &self.next_attempt_at)
+            .field("ends_at", &self.ends_at)
+            .field("reason", &self.reason)
+            .field("payment_url", &self.payment_url.as_ref().map(|_| Secret))
+            .field("settles", &self.settles)
+            .finish()
+    }
+}
+
+/// Stands in print for what must not be printed.
+struct Secret;
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
     }
 }
 
@@ -135,7 +183,7 @@ impl Ledger {
     pub fn join(&mut self, fact: Fact) {
         let key = fact.key();
         match self.facts.get(&key) {
-            Some(held) if format!("{held:?}") <= format!("{fact:?}") => {}
+            Some(held) if *held <= fact => {}
             _ => {
                 self.facts.insert(key, fact);
             }

@@ -3,15 +3,18 @@
 //! [`entitle`] is the one decision of the product. It is a pure function, so any instant past or to
 //! come can be asked for, and asking again gives the same answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod opening;
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
 use crate::billing::BillingState;
-use crate::gym::{GymRules, OverdueScope};
+use crate::gym::GymRules;
 use crate::ids::{MemberId, MembershipId, OverrideId, PlanId};
-use crate::membership::{Membership, Reason, Status, StatusAt};
+use crate::membership::{Membership, Reason, Status};
 use crate::words::words;
+use opening::{is_barred, openings, plans, true_end};
 
 words! {
     /// What staff did.
@@ -105,57 +108,17 @@ pub fn next_version(previous: i64, now: Timestamp) -> i64 {
 
 /// The decision without `changes_at`.
 fn decide(facts: &MemberFacts, rules: &GymRules, now: Timestamp) -> Entitlement {
-    let in_force = |kind: OverrideKind| {
-        facts
-            .overrides
-            .iter()
-            .filter(move |o| o.kind == kind && o.from <= now && now < o.until)
-            .map(|o| o.until)
-            .max()
-    };
-    let barred = in_force(OverrideKind::Bar).is_some();
-    let let_in_until = in_force(OverrideKind::LetIn);
-    let debt_follows = payer_debt(facts, rules, now);
-
-    let mut plans: BTreeMap<PlanId, Option<Timestamp>> = BTreeMap::new();
+    let barred = is_barred(facts, now);
     let mut refusals = BTreeSet::new();
     let mut by_override = false;
     let mut views = Vec::new();
-    for MembershipFacts {
-        membership,
-        billing,
-    } in &facts.memberships
-    {
-        if !membership.is_held_by(&facts.member) {
-            continue;
-        }
-        let mut status = membership.status_at(billing, rules, now);
-        if let Some(since) = debt_follows
-            && membership.payer() == Some(&facts.member)
-        {
-            close_for_debt(&mut status, since);
-        }
-        let plan = membership.plan_at(rules, now);
-        let end = membership.end(billing, rules);
-        // Staff open despite debt or pause, not before the start nor after the end.
-        let excused = !matches!(status.status, Status::Pending | Status::Ended);
-        let until = match let_in_until {
-            _ if status.gives_access => Some(end),
-            Some(until) if excused => {
-                by_override = true;
-                Some(Some(end.map_or(until, |end| end.min(until))))
-            }
-            _ => None,
-        };
-        if let Some(until) = until {
-            let held = plans.entry(plan.clone()).or_insert(until);
-            // The longest counts; open-ended is longest.
-            *held = held.and_then(|held| until.map(|until| held.max(until)));
-        }
+    for opening in openings(facts, rules, now) {
+        let (membership, status) = (opening.membership, opening.status);
+        by_override |= opening.by_override;
         refusals.extend(status.reasons.iter().copied());
         views.push(MembershipView {
             membership: membership.id.clone(),
-            plan: plan.clone(),
+            plan: membership.plan_at(rules, now).clone(),
             gives_access: status.gives_access,
             status: status.status,
             reasons: status.reasons,
@@ -165,11 +128,12 @@ fn decide(facts: &MemberFacts, rules: &GymRules, now: Timestamp) -> Entitlement 
             overdue_since: status.overdue_since,
         });
     }
+    let plans = plans(facts, rules, now);
     views.sort_by(|a, b| a.membership.cmp(&b.membership));
     if views.is_empty() {
         refusals.insert(Reason::NoMembership);
     }
-    let allowed = !barred && !plans.is_empty();
+    let allowed = !plans.is_empty();
     let mut reasons = BTreeSet::new();
     if barred {
         reasons.insert(Reason::BarredByStaff);
@@ -182,48 +146,17 @@ fn decide(facts: &MemberFacts, rules: &GymRules, now: Timestamp) -> Entitlement 
     }
     Entitlement {
         allowed,
-        plans: if allowed {
-            plans
-                .into_iter()
-                .map(|(plan, valid_until)| PlanAccess {
-                    plan,
-                    valid_from: None,
-                    valid_until,
-                })
-                .collect()
-        } else {
-            Vec::new()
-        },
+        plans: plans
+            .into_iter()
+            .map(|(plan, until)| PlanAccess {
+                valid_until: until.and_then(|until| true_end(facts, rules, &plan, until)),
+                plan,
+                valid_from: None,
+            })
+            .collect(),
         memberships: views,
         reasons: reasons.into_iter().collect(),
         changes_at: None,
-    }
-}
-
-/// Since when a debt of the member's own follows her: it closes, as far as her own access goes,
-/// every membership she pays for.
-fn payer_debt(facts: &MemberFacts, rules: &GymRules, now: Timestamp) -> Option<Timestamp> {
-    if rules.overdue_scope != OverdueScope::Member {
-        return None;
-    }
-    facts
-        .memberships
-        .iter()
-        .filter(|held| held.membership.payer() == Some(&facts.member))
-        .filter_map(|held| held.billing.closes_at(rules))
-        .filter(|at| *at <= now)
-        .min()
-}
-
-fn close_for_debt(status: &mut StatusAt, since: Timestamp) {
-    if !status.reasons.contains(&Reason::MissedPayment) {
-        status.reasons.push(Reason::MissedPayment);
-        status.reasons.sort_unstable();
-    }
-    status.gives_access = false;
-    status.overdue_since = Some(status.overdue_since.map_or(since, |own| own.min(since)));
-    if matches!(status.status, Status::Active | Status::Cancelling) {
-        status.status = Status::Overdue;
     }
 }
 

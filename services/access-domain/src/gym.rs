@@ -1,6 +1,8 @@
 //! A gym's rules, and when a day begins there.
 
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::words::words;
 
@@ -37,14 +39,25 @@ impl GymRules {
     /// the gap; a repeated one counts once, the earlier.
     pub fn begins(&self, date: Date) -> Timestamp {
         let midnight = date.to_datetime(jiff::civil::Time::midnight());
-        self.time_zone
-            .to_ambiguous_timestamp(midnight)
-            .compatible()
-            .unwrap_or(if date.year() > 0 {
-                Timestamp::MAX
-            } else {
-                Timestamp::MIN
-            })
+        let instant = self.time_zone.to_ambiguous_timestamp(midnight);
+        let after_the_gap = match instant.offset() {
+            // A gap need not begin at midnight: 23:30 may be followed by 00:30.
+            AmbiguousOffset::Gap { after, .. } => {
+                after.to_timestamp(midnight).ok().and_then(|before_it| {
+                    let mut changes = self.time_zone.following(before_it);
+                    changes.next().map(|change| change.timestamp())
+                })
+            }
+            AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => None,
+        };
+        let at_the_edge_of_time = if date.year() > 0 {
+            Timestamp::MAX
+        } else {
+            Timestamp::MIN
+        };
+        after_the_gap
+            .or_else(|| instant.compatible().ok())
+            .unwrap_or(at_the_edge_of_time)
     }
 
     /// The first instant after the last day `date`.
@@ -75,6 +88,11 @@ mod tests {
                 date(2022, 10, 2),
                 "2022-10-02T04:00:00Z",
             ),
+            // Half an hour around midnight is skipped: the day begins at 00:30.
+            ("America/Toronto", date(1919, 3, 31), "1919-03-31T04:30:00Z"),
+            // The whole day is skipped: it begins, and ends, where the next one begins.
+            ("Pacific/Apia", date(2011, 12, 30), "2011-12-30T10:00:00Z"),
+            ("Pacific/Apia", date(2011, 12, 31), "2011-12-30T10:00:00Z"),
             // Midnight is repeated: the earlier one counts.
             ("America/Havana", date(2026, 11, 1), "2026-11-01T04:00:00Z"),
         ] {

@@ -86,7 +86,7 @@ pub struct Membership {
     pub cancellation: Option<Cancellation>,
     pub next_plan: Option<NextPlan>,
     pub pauses: Vec<Pause>,
-    /// A resume without a pause id: it ends every pause of the provider that began by then.
+    /// A resume without a pause id: it ends every pause of the provider that was said by then.
     pub provider_pauses_ended_at: Option<Timestamp>,
     /// The current billing reference's subscription. Only its cancellation ends the membership.
     pub current_subscription: Option<SubscriptionId>,
@@ -149,11 +149,17 @@ impl Membership {
             .as_ref()
             .and_then(|id| billing.subscriptions.get(id))
             .and_then(|subscription| subscription.pause.as_ref())
-            .map(|pause| {
+            .map_or_else(Vec::new, |pause| {
                 let resumed = self
                     .provider_pauses_ended_at
                     .filter(|at| *at >= pause.since);
-                (pause.since, earlier(pause.until, resumed))
+                let first = (pause.since, earlier(pause.until, resumed));
+                match resumed {
+                    Some(resumed) if resumed < pause.said_at => {
+                        vec![first, (pause.said_at, pause.until)]
+                    }
+                    _ => vec![first],
+                }
             });
         club.chain(provider)
             .filter(|(from, until)| until.is_none_or(|until| until > *from))

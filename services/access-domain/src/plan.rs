@@ -188,6 +188,20 @@ pub fn plan(
         let mut strangers = others.remove(&key).unwrap_or_default();
         rows.sort_by_key(|row| row.assignment);
         strangers.sort_by_key(|row| row.assignment);
+        if window.until.is_some_and(|until| until <= now) {
+            // Its end has passed: nothing is granted any more, and of ours goes what is still open.
+            // What closed by itself waits for the word that it is no longer wanted.
+            let open = rows
+                .into_iter()
+                .filter(|row| row.window.until.is_none_or(|until| until > now));
+            revokes.extend(open.map(|row| Step::Revoke {
+                assignment: row.assignment,
+                member: Some(key.0.clone()),
+                group,
+            }));
+            left.extend(strangers.into_iter().map(leave));
+            continue;
+        }
         // The row that fits is kept; else the oldest, with its window changed.
         let fitting = rows
             .iter()

@@ -11,6 +11,8 @@ use crate::ids::SubscriptionId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProviderPause {
     pub since: Timestamp,
+    /// When it was last said: staff who resumed before that are overruled by it.
+    pub said_at: Timestamp,
     /// When it ends by itself; `None`: when resumed.
     pub until: Option<Timestamp>,
 }
@@ -75,6 +77,7 @@ pub(super) fn read<'a>(
                         .unwrap_or(fact.occurred_at);
                     ProviderPause {
                         since,
+                        said_at: fact.occurred_at,
                         until: fact.ends_at,
                     }
                 });

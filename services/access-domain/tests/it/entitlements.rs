@@ -317,3 +317,72 @@ fn versions_grow_even_after_a_restore() {
     assert_eq!(next_version(ahead, now), ahead + 1);
     assert_eq!(next_version(ahead, Timestamp::UNIX_EPOCH), ahead + 1);
 }
+
+#[test]
+fn a_membership_that_follows_another_of_the_same_plan_leaves_no_end_between_them() {
+    let mut march = membership("ms_1", "gym", &["m"]);
+    march.ends_on = Some(day("2026-03-31"));
+    let mut april = membership("ms_2", "gym", &["m"]);
+    april.starts_on = day("2026-04-01");
+    april.ends_on = Some(day("2026-04-30"));
+    let now = at("2026-03-15T12:00:00Z");
+    let until = |held: Vec<_>| entitle(&facts("m", held), &rules(), now).plans[0].valid_until;
+    let (march, mut april) = (with(march, []), with(april, []));
+    assert_eq!(
+        until(vec![march.clone(), april.clone()]),
+        Some(at("2026-05-01T00:00:00Z"))
+    );
+    april.membership.starts_on = day("2026-04-02");
+    assert_eq!(
+        until(vec![march.clone(), april.clone()]),
+        Some(at("2026-04-01T00:00:00Z")),
+        "a day between them is a day without access"
+    );
+    april.membership.starts_on = day("2026-04-01");
+    april.membership.ends_on = None;
+    assert_eq!(until(vec![march, april]), None);
+}
+
+#[test]
+fn being_let_in_has_no_end_where_access_is_back_by_then() {
+    let mut held = membership("ms_1", "gym", &["m"]);
+    held.pauses = vec![pause("2026-03-01", Some("2026-03-10"))];
+    let mut facts = facts("m", vec![with(held, [])]);
+    let let_in = |until| Override {
+        id: "o_1".parse().expect("an id"),
+        kind: OverrideKind::LetIn,
+        from: at("2026-03-08T00:00:00Z"),
+        until: at(until),
+    };
+    for (until, expected) in [
+        ("2026-03-09T12:00:00Z", Some(at("2026-03-09T12:00:00Z"))),
+        ("2026-03-12T12:00:00Z", None),
+    ] {
+        facts.overrides = vec![let_in(until)];
+        let decided = entitle(&facts, &rules(), at("2026-03-08T12:00:00Z"));
+        assert_eq!(decided.plans[0].valid_until, expected, "{until}");
+    }
+}
+
+#[test]
+fn a_provider_that_pauses_again_after_staff_resumed_is_heard() {
+    let paused = |event, when| fact(event, Kind::SubscriptionPaused, when).subscription("sub_ms_1");
+    let mut held = membership("ms_1", "gym", &["m"]);
+    held.provider_pauses_ended_at = Some(at("2026-03-05T00:00:00Z"));
+    let said = [
+        paused("e1", at("2026-03-01T00:00:00Z")),
+        paused("e2", at("2026-03-09T00:00:00Z")),
+    ];
+    let facts = facts("m", vec![with(held, said)]);
+    for (now, expected) in [
+        ("2026-03-02T00:00:00Z", false),
+        ("2026-03-06T00:00:00Z", true),
+        ("2026-03-10T00:00:00Z", false),
+    ] {
+        assert_eq!(
+            entitle(&facts, &rules(), at(now)).allowed,
+            expected,
+            "{now}"
+        );
+    }
+}

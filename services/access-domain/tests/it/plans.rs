@@ -124,3 +124,24 @@ fn a_digest_names_the_exact_set() {
     assert_ne!(one.digest(), other.digest());
     assert_eq!(one.digest().len(), 64);
 }
+
+#[test]
+fn a_grant_whose_end_has_passed_is_not_made_again_and_does_not_stand_open() {
+    let past = Window {
+        from: None,
+        until: Some(minute(-1)),
+    };
+    let mut desired = DesiredGrants::default();
+    for id in ["absent", "closed", "open"] {
+        desired.insert(member(id), GroupId(1), past);
+    }
+    let mut closed = row(10, of("closed"), 1, true);
+    closed.window = past;
+    let open = row(11, of("open"), 1, true);
+    let made = made(
+        &desired,
+        &observed(&[1], vec![closed, open]),
+        Unmanaged::Leave,
+    );
+    assert_eq!(made.to_string(), "- revoke   open group 1 row 11\n");
+}
