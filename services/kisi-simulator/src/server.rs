@@ -274,7 +274,7 @@ fn static_operation(operation: &Operation) -> &'static Operation {
         .unwrap_or_else(|| unreachable!("an operation of the embedded document"))
 }
 
-fn check_body(operation: &Operation, body: &[u8], settings: &Settings) -> Outcome2 {
+fn check_body(operation: &Operation, body: &[u8], settings: &Settings) -> Result<Value, Answer> {
     operation
         .check_body(body, settings.strict)
         .map_err(|bad| match bad {
@@ -282,8 +282,6 @@ fn check_body(operation: &Operation, body: &[u8], settings: &Settings) -> Outcom
             BadBody::Invalid(errors) => Answer::unprocessable_fields(errors),
         })
 }
-
-type Outcome2 = Result<Value, Answer>;
 
 fn text_of(answer: &Answer) -> String {
     String::from_utf8_lossy(&answer.body).into_owned()
