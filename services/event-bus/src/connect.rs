@@ -225,6 +225,15 @@ impl Bus {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Asks the server something and waits for the answer, a second at most: it comes after
+    /// everything that the server sent us before.
+    pub(crate) async fn round_trip(&self) {
+        if self.is_connected() {
+            // An error is an answer too, and without one there is nothing to wait for.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.check()).await;
+        }
+    }
+
     /// Sends what is buffered (acks above all) before the process ends.
     pub async fn flush(&self) {
         let flushed = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;

@@ -185,16 +185,21 @@ async fn read(
         }
     }
 
-    // Another replica can have at once what we had only fetched.
-    for id in dispatch.abandon() {
-        if let Some(message) = held.remove(&id) {
-            send(&message, AckKind::Nak(None)).await;
-        }
-    }
-    for message in feed.take_over().drain(..) {
+    // Another replica can have at once what we had only fetched. Reading ends before that is said:
+    // to a reader that is still open the server would only send it again. What it had sent by now
+    // arrives before its answer does.
+    bus.round_trip().await;
+    let unstarted: Vec<Message> = dispatch
+        .abandon()
+        .into_iter()
+        .filter_map(|id| held.remove(&id))
+        .chain(feed.take_over().drain(..))
+        .collect();
+    drop(feed);
+    bus.round_trip().await;
+    for message in unstarted {
         send(&message, AckKind::Nak(None)).await;
     }
-    drop(feed);
     while !running.is_empty() {
         tokio::select! {
             Some(ended) = running.join_next() => finish(ended, &mut held, &mut dispatch),

@@ -234,9 +234,11 @@ async fn shutdown_finishes_what_runs_and_gives_back_what_was_fetched_ahead() {
     for n in 0..3 {
         publish(&bus, &format!("membership.v1.demo.m_{n}"), &format!("{n}")).await;
     }
-    eventually("the first is in work", DEADLINE, async || {
-        first.of("0").await == 1
-    })
+    eventually(
+        "the first is in work, the rest fetched",
+        DEADLINE,
+        async || first.of("0").await == 1 && unacknowledged(&bus).await == (3, 0),
+    )
     .await;
     shutdown.cancel();
     release.notify_one();
