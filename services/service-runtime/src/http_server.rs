@@ -1,6 +1,10 @@
 //! Serving an axum router: bind first, so that a port clash is a clear error, then serve until
 //! shutdown and let open requests finish.
 
+mod guarded;
+
+pub use guarded::{Guards, serve_guarded};
+
 use std::net::SocketAddr;
 
 use axum::Router;
