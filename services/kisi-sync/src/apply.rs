@@ -54,7 +54,7 @@ impl Engine {
     pub async fn settle(&self, member: &str, seed: Option<Snapshot>) -> Result<Outcome, Trouble> {
         let loaded = match seed {
             Some(seed) => Some(seed),
-            None => Snapshot::load(&self.shared.db, &self.gym, member).await?,
+            None => Snapshot::load(&self.shared.db, &self.gym, member, self.shared.now()).await?,
         };
         let Some(snapshot) = loaded else {
             return Ok(Outcome::default());
@@ -176,6 +176,9 @@ impl Engine {
         if self.pause.is_on() {
             return Err(Trouble::Paused);
         }
+        if attempt.snapshot.is_fresh(self.shared.now()) {
+            return Ok(turn);
+        }
         let member = &attempt.snapshot.member;
         let held = members::version(&self.shared.db, &self.gym, &member.member_id).await?;
         if held != Some(member.version) {
@@ -238,7 +241,7 @@ impl Engine {
     async fn start_over(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         self.write(attempt).await?;
         let member = attempt.snapshot.member.member_id.clone();
-        match Snapshot::load(&self.shared.db, &self.gym, &member).await? {
+        match Snapshot::load(&self.shared.db, &self.gym, &member, self.shared.now()).await? {
             Some(newest) => {
                 attempt.background = newest.member.background;
                 attempt.snapshot = newest;

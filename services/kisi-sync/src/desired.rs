@@ -111,8 +111,8 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
     let organization = integration
         .as_ref()
         .map_or(0, integrations::Model::organization);
-    let rows = applied_grants::of_member(&txn, organization, &desired.gym, &desired.member).await?;
-    answer_overtaken(&txn, &mut member, &rows, now).await?;
+    let ours = applied_grants::of_member(&txn, organization, &desired.gym, &desired.member).await?;
+    answer_overtaken(&txn, &mut member, &ours.rows, now).await?;
     take_over(&mut member, desired, now);
 
     let works = integration
@@ -120,7 +120,7 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         .is_some_and(|row| row.enabled && row.activated);
     member.pending = works;
     let Some(integration) = integration.filter(|_| works) else {
-        answer_not_set_up(&txn, &mut member, &rows, now).await?;
+        answer_not_set_up(&txn, &mut member, &ours.rows, now).await?;
         save(&txn, member, known).await?;
         txn.commit().await?;
         shared.outbox.notify_one();
@@ -129,7 +129,9 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
     let mut snapshot = Snapshot {
         integration: integration.into(),
         member: save(&txn, member, known).await?,
-        rows,
+        rows: ours.rows,
+        shared: ours.shared,
+        read_at: now,
     };
     match shared.leases.held(&snapshot.integration.lease_key) {
         Some(lease) => intend(&txn, &mut snapshot, lease.epoch(), now).await?,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use kisi_sync::config::Config;
 use service_runtime::{lifecycle, settings};
 
-#[tokio::main]
+// One thread: what a door waits for is a chain of small steps, and each hop to another thread costs
+// more than a step. More work than one core can do goes to another replica.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config: Config = settings::from_env();
     let (telemetry, life) = (config.telemetry.clone(), config.lifecycle.clone());

@@ -14,7 +14,15 @@ pub struct Snapshot {
     pub integration: Arc<integrations::Model>,
     pub member: members::Model,
     pub rows: Vec<applied_grants::Model>,
+    /// Assignments of `rows` that another gym's rows hold too.
+    pub shared: BTreeSet<i64>,
+    /// When it was read, microseconds since 1970; 0 once it may be behind the tables.
+    pub read_at: i64,
 }
+
+/// What was read no longer ago than this is acted upon without asking the tables again, whose
+/// answer would be as old by the time that Kisi hears of it. Microseconds.
+const FRESH: i64 = 20_000;
 
 impl Snapshot {
     /// None when the gym has no integration, or nobody has heard of the member.
@@ -22,6 +30,7 @@ impl Snapshot {
         db: &C,
         gym: &str,
         member: &str,
+        now: i64,
     ) -> Result<Option<Self>, DbErr> {
         let Some(member_row) = members::find(db, gym, member).await? else {
             return Ok(None);
@@ -29,12 +38,19 @@ impl Snapshot {
         let Some(integration) = integrations::find(db, gym).await? else {
             return Ok(None);
         };
-        let rows = applied_grants::of_member(db, integration.organization(), gym, member).await?;
+        let held = applied_grants::of_member(db, integration.organization(), gym, member).await?;
         Ok(Some(Self {
             integration: Arc::new(integration),
             member: member_row,
-            rows,
+            rows: held.rows,
+            shared: held.shared,
+            read_at: now,
         }))
+    }
+
+    /// The tables cannot say anything newer that would still arrive in time.
+    pub fn is_fresh(&self, now: i64) -> bool {
+        (0..=FRESH).contains(&(now - self.read_at))
     }
 
     /// The groups this member should have, by the gym's associations.

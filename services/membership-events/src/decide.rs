@@ -79,11 +79,16 @@ pub async fn decide(
         return Ok(Vec::new());
     }
     let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
-    let rules = store::gyms::find(db, gym)
-        .await?
-        .ok_or(Error::Unknown("gym"))?;
-    let rules = rows::rules(&rules)?;
-    let held = with_billing(db, gym, members).await?;
+    let (its_gym, memberships) =
+        store::memberships::list_of_people_with_gym(db, gym, members).await?;
+    let its_gym = match its_gym {
+        Some(row) => row,
+        None => store::gyms::find(db, gym)
+            .await?
+            .ok_or(Error::Unknown("gym"))?,
+    };
+    let rules = rows::rules(&its_gym)?;
+    let held = with_billing(db, gym, &memberships).await?;
     let now = now();
     let mut decisions = Vec::with_capacity(people.len());
     for row in people.iter().filter(|row| !row.erased) {
@@ -155,14 +160,13 @@ fn concerns(membership: &Membership, member: &MemberId) -> bool {
     membership.is_held_by(member) || membership.payer() == Some(member)
 }
 
-/// The memberships that these people hold or pay for, with what billing says of each.
+/// These memberships, with what billing says of each.
 async fn with_billing(
     db: &impl ConnectionTrait,
     gym: &GymId,
-    people: &BTreeSet<MemberId>,
+    memberships: &[store::entity::memberships::Model],
 ) -> Result<Vec<MembershipFacts>, Error> {
-    let memberships = store::memberships::list_of_people(db, gym, people)
-        .await?
+    let memberships = memberships
         .iter()
         .map(rows::membership)
         .collect::<Result<Vec<_>, _>>()?;

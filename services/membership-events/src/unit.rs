@@ -194,13 +194,6 @@ impl Unit<'_> {
             return Ok(());
         }
         let relay = &self.decisions.relay;
-        let members = states.iter().map(|(member, ..)| member.clone()).collect();
-        let waiting: BTreeSet<MemberKey> = store::outbox::list_waiting(&self.txn, gym, &members)
-            .await?
-            .into_iter()
-            .filter(|(seq, _)| !relay.is_acked(*seq))
-            .map(|(_, member)| member)
-            .collect();
         let created_at = micros(self.now());
         let claimed_until = relay.claim_until();
         let traceparent = self.cause.traceparent();
@@ -208,11 +201,7 @@ impl Unit<'_> {
             .into_iter()
             .map(|(member, version, payload)| store::outbox::NewRow {
                 gym_id: gym.into(),
-                claimed_until: if waiting.contains(&MemberKey::from(&member)) {
-                    0
-                } else {
-                    claimed_until
-                },
+                claimed_until,
                 member_id: MemberKey(member),
                 version,
                 payload,
@@ -222,8 +211,26 @@ impl Unit<'_> {
             })
             .collect();
         let written = store::outbox::insert(&self.txn, rows).await?;
-        let (mine, others): (Vec<_>, Vec<_>) =
+        let (mut mine, mut others): (Vec<_>, Vec<_>) =
             written.into_iter().partition(|row| row.claimed_until > 0);
+        if !others.is_empty() {
+            // What was acked is only not removed yet, and nothing has to wait for it.
+            let members = others.iter().map(|row| row.member_id.0.clone()).collect();
+            let new: BTreeSet<i64> = others.iter().map(|row| row.seq).collect();
+            let waiting: BTreeSet<MemberKey> =
+                store::outbox::list_waiting(&self.txn, gym, &members)
+                    .await?
+                    .into_iter()
+                    .filter(|(seq, _)| !new.contains(seq) && !relay.is_acked(*seq))
+                    .map(|(_, member)| member)
+                    .collect();
+            let free: Vec<_> = others
+                .extract_if(.., |row| !waiting.contains(&row.member_id))
+                .collect();
+            let seqs: Vec<i64> = free.iter().map(|row| row.seq).collect();
+            store::outbox::take(&self.txn, &seqs, claimed_until).await?;
+            mine.extend(free);
+        }
         if !others.is_empty() && !self.leaves_rows {
             self.leaves_rows = true;
             store::outbox::notify(&self.txn).await?;

@@ -158,6 +158,10 @@ impl Engine {
         let row = row.insert(&self.shared.db).await?;
         let id = row.id;
         attempt.snapshot.rows.push(row);
+        if assignment.is_some() {
+            // Others may hold it too.
+            attempt.snapshot.read_at = 0;
+        }
         Ok(id)
     }
 }

@@ -45,8 +45,12 @@ impl Engine {
             attempt.remove_row(row);
             return Ok(());
         };
-        let holders = applied_grants::holders(&self.shared.db, organization, assignment).await?;
-        if holders <= 1 {
+        let is_shared = if attempt.snapshot.is_fresh(self.shared.now()) {
+            attempt.snapshot.shared.contains(&assignment)
+        } else {
+            applied_grants::holders(&self.shared.db, organization, assignment).await? > 1
+        };
+        if !is_shared {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
             match self

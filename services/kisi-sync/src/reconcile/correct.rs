@@ -96,6 +96,8 @@ impl Pass {
                 integration: Arc::new(view.integration.clone()),
                 member: held.clone(),
                 rows: Vec::new(),
+                shared: Default::default(),
+                read_at: 0,
             };
             let window = steps::Window {
                 from: window.from.map(crate::store::micros),

@@ -4,8 +4,11 @@
 //! `intended` under another lease's epoch, or `unknown`, may or may not stand at Kisi: a look
 //! settles it, never a second grant.
 
-use sea_orm::QueryOrder;
+use std::collections::BTreeSet;
+
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::Query;
+use sea_orm::{Condition, QueryOrder};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "applied_grants")]
@@ -41,6 +44,15 @@ pub const UNKNOWN: &str = "unknown";
 /// Kisi has it.
 pub const STANDING: &str = "standing";
 
+/// What is ours of one member.
+#[derive(Debug, Clone, Default)]
+pub struct OfMember {
+    /// The member's rows, by id.
+    pub rows: Vec<Model>,
+    /// Assignments of these rows that another gym's rows hold too.
+    pub shared: BTreeSet<i64>,
+}
+
 /// One member's rows in the organization that the gym's key belongs to. Rows of a former one are
 /// not that key's to touch.
 pub async fn of_member<C: ConnectionTrait>(
@@ -48,14 +60,36 @@ pub async fn of_member<C: ConnectionTrait>(
     organization: i64,
     gym: &str,
     member: &str,
-) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
+) -> Result<OfMember, DbErr> {
+    let own = Condition::all()
+        .add(Column::GymId.eq(gym))
+        .add(Column::MemberId.eq(member));
+    let assignments = Query::select()
+        .column(Column::AssignmentId)
+        .from(Entity)
+        .and_where(Column::OrganizationId.eq(organization))
+        .and_where(Column::GymId.eq(gym))
+        .and_where(Column::MemberId.eq(member))
+        .and_where(Column::AssignmentId.is_not_null())
+        .to_owned();
+    // In one statement, because a revoke waits for it.
+    let found = Entity::find()
         .filter(Column::OrganizationId.eq(organization))
-        .filter(Column::GymId.eq(gym))
-        .filter(Column::MemberId.eq(member))
+        .filter(
+            Condition::any()
+                .add(own)
+                .add(Column::AssignmentId.in_subquery(assignments)),
+        )
         .order_by_asc(Column::Id)
         .all(db)
-        .await
+        .await?;
+    let (rows, others): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|row| row.gym_id == gym && row.member_id == member);
+    Ok(OfMember {
+        rows,
+        shared: others.iter().filter_map(|row| row.assignment_id).collect(),
+    })
 }
 
 /// All of one gym's rows in an organization.

@@ -190,9 +190,24 @@ pub mod memberships {
         pub source_version: i64,
     }
 
-    /// No relations are followed.
+    /// What is joined.
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {}
+    pub enum Relation {
+        /// Whose rules hold.
+        #[sea_orm(
+            belongs_to = "super::gyms::Entity",
+            from = "Column::GymId",
+            to = "super::gyms::Column::GymId"
+        )]
+        Gym,
+    }
+
+    impl Related<super::gyms::Entity> for Entity {
+        fn to() -> RelationDef {
+            Relation::Gym.def()
+        }
+    }
+
     impl ActiveModelBehavior for ActiveModel {}
 }
 

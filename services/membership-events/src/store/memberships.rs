@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use sea_orm::sea_query::{Expr, OnConflict, Query};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Set,
 };
 
-use super::entity::{billing_references, membership_people, memberships};
+use super::entity::{billing_references, gyms, membership_people, memberships};
 use super::keys::{GymKey, MemberKey, MembershipKey};
 use super::{Step, StoreError};
 
@@ -85,6 +85,13 @@ pub async fn list_of_people(
     gym: &GymId,
     people: &BTreeSet<MemberId>,
 ) -> Result<Vec<memberships::Model>, StoreError> {
+    of_people(gym, people)
+        .all(db)
+        .await
+        .step("reading memberships")
+}
+
+fn of_people(gym: &GymId, people: &BTreeSet<MemberId>) -> Select<memberships::Entity> {
     let theirs = Query::select()
         .column(membership_people::Column::MembershipId)
         .from(membership_people::Entity)
@@ -95,9 +102,29 @@ pub async fn list_of_people(
         .filter(memberships::Column::GymId.eq(gym.as_str()))
         .filter(memberships::Column::MembershipId.in_subquery(theirs))
         .order_by_asc(memberships::Column::MembershipId)
+}
+
+/// As [`list_of_people`], with the gym's row from the same moment; none where there is no
+/// membership.
+pub async fn list_of_people_with_gym(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    people: &BTreeSet<MemberId>,
+) -> Result<(Option<gyms::Model>, Vec<memberships::Model>), StoreError> {
+    let rows = of_people(gym, people)
+        .find_also_related(gyms::Entity)
         .all(db)
         .await
-        .step("reading memberships")
+        .step("reading memberships")?;
+    let mut gym = None;
+    let memberships = rows
+        .into_iter()
+        .map(|(membership, its_gym)| {
+            gym = its_gym.or_else(|| gym.take());
+            membership
+        })
+        .collect();
+    Ok((gym, memberships))
 }
 
 /// Holders and payers of these memberships, sorted.

@@ -4,13 +4,13 @@
 //! publish would stop every writer. Only a member's oldest row can be claimed, which is what keeps
 //! a member's messages in order over all replicas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MemberId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
-    QuerySelect, Set, Statement,
+    QuerySelect, Statement, Value,
 };
 
 use super::entity::outbox;
@@ -37,7 +37,7 @@ pub struct NewRow {
     pub occurred_at: i64,
     /// Now, microseconds.
     pub created_at: i64,
-    /// Until when the writer keeps it to itself; 0 leaves it to any relay.
+    /// Until when the writer keeps it to itself.
     pub claimed_until: i64,
 }
 
@@ -59,7 +59,17 @@ pub async fn list_waiting(
         .step("reading the outbox")
 }
 
-/// Writes the rows and answers them with their numbers.
+/// What the table made of a [`NewRow`].
+#[derive(Debug, FromQueryResult)]
+struct Written {
+    seq: i64,
+    member_id: MemberKey,
+    claimed_until: i64,
+}
+
+/// Writes the rows, at most one for each member, and answers them with their numbers. A row is
+/// nobody's (`claimed_until` 0) where an older one of its member is still in the table; the members
+/// must be locked, and then no other transaction can add one.
 pub async fn insert(
     db: &impl ConnectionTrait,
     rows: Vec<NewRow>,
@@ -67,28 +77,86 @@ pub async fn insert(
     let mut written = Vec::with_capacity(rows.len());
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
-        let batch = rows
-            .by_ref()
-            .take(ROWS_AT_ONCE)
-            .map(|row| outbox::ActiveModel {
-                gym_id: Set(row.gym_id),
-                member_id: Set(row.member_id),
-                version: Set(row.version),
-                payload: Set(row.payload),
-                traceparent: Set(row.traceparent),
-                occurred_at: Set(row.occurred_at),
-                created_at: Set(row.created_at),
-                claimed_until: Set(row.claimed_until),
-                ..Default::default()
-            });
-        written.extend(
-            outbox::Entity::insert_many(batch)
-                .exec_with_returning(db)
-                .await
-                .step("writing the outbox")?,
+        let batch: Vec<NewRow> = rows.by_ref().take(ROWS_AT_ONCE).collect();
+        // One statement, and not a question before it: a door may be waiting.
+        let mut sql = String::from(
+            "insert into outbox (gym_id, member_id, version, payload, traceparent, occurred_at,
+                                 created_at, claimed_until) values ",
         );
+        let mut values: Vec<Value> = Vec::with_capacity(batch.len() * 8);
+        for (index, row) in batch.iter().enumerate() {
+            let n = values.len();
+            let [
+                gym,
+                member,
+                version,
+                payload,
+                trace,
+                occurred,
+                created,
+                until,
+            ] = std::array::from_fn(|column| n + column + 1);
+            let comma = if index == 0 { "" } else { ", " };
+            sql.push_str(&format!(
+                "{comma}(${gym}, ${member}, ${version}, ${payload}, ${trace}, ${occurred},
+                  ${created}, case when exists (
+                      select 1 from outbox older
+                      where older.gym_id = ${gym} and older.member_id = ${member})
+                  then 0 else cast(${until} as bigint) end)"
+            ));
+            values.extend([
+                row.gym_id.clone().into(),
+                row.member_id.clone().into(),
+                row.version.into(),
+                row.payload.clone().into(),
+                row.traceparent.clone().into(),
+                row.occurred_at.into(),
+                row.created_at.into(),
+                row.claimed_until.into(),
+            ]);
+        }
+        sql.push_str(" returning seq, member_id, claimed_until");
+        let numbers = Written::find_by_statement(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .all(db)
+        .await
+        .step("writing the outbox")?;
+        let mut numbers: BTreeMap<MemberKey, (i64, i64)> = numbers
+            .into_iter()
+            .map(|row| (row.member_id, (row.seq, row.claimed_until)))
+            .collect();
+        written.extend(batch.into_iter().filter_map(|row| {
+            let (seq, claimed_until) = numbers.remove(&row.member_id)?;
+            Some(outbox::Model {
+                seq,
+                gym_id: row.gym_id,
+                member_id: row.member_id,
+                version: row.version,
+                payload: row.payload,
+                traceparent: row.traceparent,
+                occurred_at: row.occurred_at,
+                created_at: row.created_at,
+                claimed_until,
+            })
+        }));
     }
     Ok(written)
+}
+
+/// Takes rows that [`insert`] left to nobody.
+pub async fn take(db: &impl ConnectionTrait, seqs: &[i64], until: i64) -> Result<(), StoreError> {
+    for some in seqs.chunks(ROWS_AT_ONCE) {
+        outbox::Entity::update_many()
+            .filter(outbox::Column::Seq.is_in(some.iter().copied()))
+            .col_expr(outbox::Column::ClaimedUntil, Expr::value(until))
+            .exec(db)
+            .await
+            .step("claiming outbox rows")?;
+    }
+    Ok(())
 }
 
 /// Claims up to `limit` rows that nobody holds, each its member's oldest.
