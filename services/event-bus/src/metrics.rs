@@ -4,6 +4,8 @@ pub(crate) const DELIVERIES: &str = "gymflow_bus_deliveries_total";
 pub(crate) const HANDLING: &str = "gymflow_bus_handling_seconds";
 pub(crate) const RESTARTS: &str = "gymflow_bus_stream_restarts_total";
 pub(crate) const PUBLISHES: &str = "gymflow_bus_publishes_total";
+pub(crate) const BATCHES: &str = "gymflow_bus_batches_total";
+pub(crate) const BATCH_SIZE: &str = "gymflow_bus_batch_messages";
 
 /// How a delivery ended.
 pub(crate) const OUTCOMES: [&str; 4] = ["done", "retry", "dead_letter", "stuck"];
@@ -25,6 +27,14 @@ pub fn register() {
     metrics::describe_counter!(PUBLISHES, "Publishes by outcome");
     for outcome in ["stored", "duplicate", "failed"] {
         metrics::counter!(PUBLISHES, "outcome" => outcome).increment(0);
+    }
+    metrics::describe_counter!(
+        BATCHES,
+        "Batches by outcome; refused and unknown ones are sent again message by message"
+    );
+    metrics::describe_histogram!(BATCH_SIZE, "Messages in a batch");
+    for outcome in ["stored", "refused", "unknown"] {
+        metrics::counter!(BATCHES, "outcome" => outcome).increment(0);
     }
 }
 

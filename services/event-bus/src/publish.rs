@@ -24,7 +24,9 @@ use crate::metrics::PUBLISHES;
 /// Time limit of a publish, repeats included, unless set.
 pub const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// An ack that takes longer is taken for lost, and the message sent again.
-const SEND_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
+pub(crate) const SEND_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
+/// The connection's end of a publish failed; nothing is known of the server's.
+pub(crate) const BROKEN: PublishErrorKind = PublishErrorKind::BrokenPipe;
 /// Wait after "nobody listens": the stream is coming up.
 const NOBODY_LISTENS: Duration = Duration::from_millis(50);
 
@@ -162,6 +164,24 @@ impl Publisher {
         body: Bytes,
     ) -> Result<Ack, PublishError> {
         let deadline = Instant::now() + self.time_limit;
+        self.publish_until(subject, headers, body, deadline).await
+    }
+
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.time_limit
+    }
+
+    pub(crate) fn jetstream(&self) -> &Context {
+        &self.js
+    }
+
+    pub(crate) async fn publish_until(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Ack, PublishError> {
         loop {
             let attempt_ends = deadline.min(Instant::now() + SEND_AGAIN_AFTER);
             let attempt = async {
@@ -215,13 +235,13 @@ impl Future for PendingAck {
     }
 }
 
-fn json<M: Serialize + ?Sized>(message: &M) -> Result<Bytes, PublishError> {
+pub(crate) fn json<M: Serialize + ?Sized>(message: &M) -> Result<Bytes, PublishError> {
     serde_json::to_vec(message)
         .map(Bytes::from)
         .map_err(PublishError::Json)
 }
 
-fn counted(sequence: u64, duplicate: bool) -> Ack {
+pub(crate) fn counted(sequence: u64, duplicate: bool) -> Ack {
     let outcome = if duplicate { "duplicate" } else { "stored" };
     metrics::counter!(PUBLISHES, "outcome" => outcome).increment(1);
     Ack {
@@ -249,6 +269,17 @@ fn explain(error: async_nats::jetstream::context::PublishError) -> PublishError 
         PublishErrorKind::Other if says(&error, "exceeds maximum") => PublishError::TooLarge,
         PublishErrorKind::Other => PublishError::Refused(error),
     }
+}
+
+/// True when the server answered no, rather than not at all.
+pub(crate) fn is_refusal(error: &async_nats::jetstream::context::PublishError) -> bool {
+    !matches!(
+        error.kind(),
+        PublishErrorKind::StreamNotFound
+            | PublishErrorKind::TimedOut
+            | PublishErrorKind::BrokenPipe
+            | PublishErrorKind::MaxAckPending
+    )
 }
 
 fn says(error: &async_nats::jetstream::context::PublishError, words: &str) -> bool {

@@ -74,7 +74,11 @@ pub fn streams(replicas: usize) -> Vec<Config> {
         ..base(DEAD_LETTER, &["dead.v1.>", "replay.v1.>"])
     };
     vec![
-        aged(base(BILLING, &["billing.v1.>"]), 30),
+        // Webhooks that wait together share a disk flush.
+        Config {
+            allow_atomic_publish: true,
+            ..aged(base(BILLING, &["billing.v1.>"]), 30)
+        },
         latest(base(MEMBERSHIP, &["membership.v1.>"])),
         latest(base(ACCESS, &["access.v1.>"])),
         latest(base(INTEGRATION, &["integration.v1.>"])),

@@ -53,6 +53,9 @@ pub(super) fn differences(found: &Config, wanted: &Config) -> Vec<Difference> {
         sorted(&wanted.subjects),
         false,
     );
+    // Where we need no batches, somebody else's may stay.
+    let batches = found.allow_atomic_publish || !wanted.allow_atomic_publish;
+    compare("allow_atomic", batches.to_string(), true.to_string(), false);
     // It acknowledges before the write, whatever the server's sync_interval says.
     let acks_early = found.persist_mode == Some(PersistenceMode::Async);
     compare("persist_mode", mode(acks_early), mode(false), true);
@@ -75,6 +78,7 @@ pub(super) fn adopt(found: Config, wanted: &Config) -> Config {
         max_message_size: wanted.max_message_size,
         discard: wanted.discard,
         duplicate_window: wanted.duplicate_window,
+        allow_atomic_publish: found.allow_atomic_publish || wanted.allow_atomic_publish,
         allow_direct: found.allow_direct || wanted.allow_direct,
         ..found
     }

@@ -2,6 +2,7 @@
 
 mod consume;
 mod dead_letters;
+mod group_commit;
 mod projection;
 mod publish;
 mod restart;

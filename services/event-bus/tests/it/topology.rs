@@ -77,7 +77,11 @@ async fn a_stream_in_memory_or_that_acks_early_stops_the_start_and_is_named() {
     let cases: [(Spoil, &str); 2] = [
         (|config| config.storage = StorageType::Memory, "storage"),
         (
-            |config| config.persist_mode = Some(PersistenceMode::Async),
+            |config| {
+                config.persist_mode = Some(PersistenceMode::Async);
+                // The server refuses the two together.
+                config.allow_atomic_publish = false;
+            },
             "persist_mode",
         ),
     ];
