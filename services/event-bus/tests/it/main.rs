@@ -3,6 +3,7 @@
 mod consume;
 mod dead_letters;
 mod group_commit;
+mod power_cut;
 mod projection;
 mod publish;
 mod restart;
