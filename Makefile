@@ -8,7 +8,9 @@ PYTHON ?= python3
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore
 NATS := $(TOOLS)/nats/.installed
 POSTGRES := $(TOOLS)/pg/.installed
-PYTOOLS := $(TOOLS)/py/.installed
+PY := openapi-core==0.23.1 stripe==16.1.0 standardwebhooks==1.1.0 gocardless-pro==3.22.0
+# The stamp is named after what it stands for, so that another line above brings it in anew.
+PYTOOLS := $(TOOLS)/py/.installed-$(subst ==,-,$(subst $() $(),_,$(PY)))
 DENY := $(TOOLS)/rust/.installed
 BUF := $(TOOLS)/npm/.installed
 K8S := $(TOOLS)/k8s/.installed
@@ -80,7 +82,8 @@ $(DENY):
 	touch $@
 
 $(PYTOOLS):
-	$(PIP) --target $(TOOLS)/py openapi-core==0.23.1
+	rm -rf $(TOOLS)/py
+	$(PIP) --target $(TOOLS)/py $(PY)
 	touch $@
 
 $(K8S):
