@@ -21,12 +21,12 @@
 //!   refusals in a row fewer batches are tried.
 //! - A caller that goes away takes its message out of the queue, unless that has left already.
 
+mod batch;
+
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_nats::jetstream::context::PublishError as ServerError;
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::{HeaderMap, header};
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -34,8 +34,9 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use batch::Failed;
+
 use crate::envelope::Envelope;
-use crate::metrics::{BATCH_SIZE, BATCHES};
 use crate::publish::{self, Ack, PublishError, Publisher};
 use crate::sent_ids::SentIds;
 
@@ -75,15 +76,28 @@ struct State {
     skip: u32,
 }
 
-/// A message in the queue.
 #[derive(Debug)]
-struct Waiting {
+struct Message {
     subject: String,
     id: String,
     headers: HeaderMap,
     body: Bytes,
     deadline: Instant,
+}
+
+/// A message in the queue, and who waits for its outcome.
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
     answer: oneshot::Sender<Result<Ack, PublishError>>,
+}
+
+/// How a message comes in.
+enum Entered {
+    /// Nothing is under way.
+    Alone(Turn, Message),
+    /// Until its deadline.
+    Queued(Instant, oneshot::Receiver<Result<Ack, PublishError>>),
 }
 
 impl GroupPublisher {
@@ -109,40 +123,21 @@ impl GroupPublisher {
         envelope: &Envelope,
         message: &M,
     ) -> Result<Ack, PublishError> {
-        let deadline = Instant::now() + self.lane.publisher.time_limit();
-        let (headers, body) = (envelope.write(), publish::json(message)?);
-        let queued = {
-            let mut state = self.lane.lock();
-            if state.taken {
-                let (answer, answered) = oneshot::channel();
-                state.waiting.push(Waiting {
-                    subject: subject.to_owned(),
-                    id: envelope.ce_id.clone(),
-                    headers: headers.clone(),
-                    body: body.clone(),
-                    deadline,
-                    answer,
-                });
-                Some(answered)
-            } else {
-                state.taken = true;
-                state.sent.insert(&envelope.ce_id);
-                None
-            }
+        let message = Message {
+            subject: subject.to_owned(),
+            id: envelope.ce_id.clone(),
+            headers: envelope.write(),
+            body: publish::json(message)?,
+            deadline: Instant::now() + self.lane.publisher.time_limit(),
         };
-        match queued {
-            None => {
-                let turn = Turn(Arc::clone(&self.lane));
-                let sending = self
-                    .lane
-                    .publisher
-                    .publish_until(subject, headers, body, deadline);
-                turn.hold_while(sending).await
+        match Lane::enter(&self.lane, message) {
+            Entered::Alone(turn, message) => turn.hold_while(self.lane.send_alone(message)).await,
+            Entered::Queued(deadline, answered) => {
+                match tokio::time::timeout_at(deadline, answered).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => Err(PublishError::Unavailable(None)),
+                }
             }
-            Some(answered) => match tokio::time::timeout_at(deadline, answered).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) | Err(_) => Err(PublishError::Unavailable(None)),
-            },
         }
     }
 }
@@ -187,11 +182,25 @@ impl Lane {
         self.state.lock().unwrap_or_else(|held| held.into_inner())
     }
 
+    fn enter(lane: &Arc<Self>, message: Message) -> Entered {
+        let mut state = lane.lock();
+        if state.taken {
+            let (answer, answered) = oneshot::channel();
+            let deadline = message.deadline;
+            state.waiting.push(Waiting { message, answer });
+            return Entered::Queued(deadline, answered);
+        }
+        state.taken = true;
+        state.sent.insert(&message.id);
+        Entered::Alone(Turn(Arc::clone(lane)), message)
+    }
+
     /// Publishes a group and answers everybody in it.
     async fn flush(&self, group: Vec<Waiting>) {
         let (batch, singles) = self.sort(group);
         if !batch.is_empty() {
-            match self.send_batch(&batch).await {
+            let messages = batch.iter().map(|waiting| &waiting.message);
+            match batch::send(self.publisher.jetstream(), messages).await {
                 Ok(first) => {
                     self.lock().refused_in_a_row = 0;
                     for (sequence, waiting) in (first..).zip(batch) {
@@ -200,9 +209,8 @@ impl Lane {
                         let _ = waiting.answer.send(Ok(ack));
                     }
                 }
-                Err(outcome) => {
-                    metrics::counter!(BATCHES, "outcome" => outcome.as_str()).increment(1);
-                    if outcome == Failed::Refused {
+                Err(failed) => {
+                    if failed == Failed::Refused {
                         self.lock().hesitate();
                     }
                     self.send_singly(batch).await;
@@ -219,8 +227,8 @@ impl Lane {
         let (mut batch, mut singles) = (Vec::with_capacity(group.len()), Vec::new());
         for waiting in group {
             // An id twice in this group counts as sent before, too.
-            let is_new = state.sent.insert(&waiting.id);
-            if is_new && waiting.body.len() <= BODY_MOST {
+            let is_new = state.sent.insert(&waiting.message.id);
+            if is_new && waiting.message.body.len() <= BODY_MOST {
                 batch.push(waiting);
             } else {
                 singles.push(waiting);
@@ -235,75 +243,29 @@ impl Lane {
         (batch, singles)
     }
 
-    /// Sends all of them as one batch; the sequence of the first.
-    async fn send_batch(&self, batch: &[Waiting]) -> Result<u64, Failed> {
-        metrics::histogram!(BATCH_SIZE).record(batch.len() as f64);
-        let deadline = batch.iter().map(|waiting| waiting.deadline).min();
-        let ends = Instant::now() + publish::SEND_AGAIN_AFTER;
-        let ends = deadline.map_or(ends, |deadline| deadline.min(ends));
-        let sent = self.send_batch_parts(batch);
-        let ack = match tokio::time::timeout_at(ends, sent).await {
-            Ok(Ok(ack)) => ack,
-            Ok(Err(error)) if publish::is_refusal(&error) => {
-                tracing::debug!(%error, "A batch was refused and goes message by message");
-                return Err(Failed::Refused);
-            }
-            Ok(Err(_)) | Err(_) => return Err(Failed::Unknown),
-        };
-        // Anything else is no answer to this batch.
-        if ack.batch_size != Some(batch.len() as u64) {
-            return Err(Failed::Unknown);
-        }
-        metrics::counter!(BATCHES, "outcome" => "stored").increment(1);
-        Ok(ack.sequence.saturating_sub(batch.len() as u64 - 1))
-    }
-
-    /// All but the last ask for no answer; what is wrong with them shows when the last commits.
-    async fn send_batch_parts(
-        &self,
-        batch: &[Waiting],
-    ) -> Result<async_nats::jetstream::publish::PublishAck, ServerError> {
-        let js = self.publisher.jetstream();
-        let client = js.client();
-        let id = format!("{:032x}", rand::random::<u128>());
-        for (n, waiting) in batch.iter().enumerate() {
-            let mut headers = waiting.headers.clone();
-            headers.insert(header::NATS_BATCH_ID, id.as_str());
-            headers.insert(header::NATS_BATCH_SEQUENCE, (n + 1).to_string());
-            let subject = waiting.subject.clone();
-            if n + 1 == batch.len() {
-                headers.insert(header::NATS_BATCH_COMMIT, header::NATS_BATCH_COMMIT_FINAL);
-                let message = PublishMessage::build()
-                    .headers(headers)
-                    .payload(waiting.body.clone());
-                return js.send_publish(subject, message).await?.await;
-            }
-            client
-                .publish_with_headers(subject, headers, waiting.body.clone())
-                .await
-                .map_err(|error| ServerError::with_source(publish::BROKEN, error))?;
-        }
-        // An empty batch is never sent.
-        Err(ServerError::new(publish::BROKEN))
-    }
-
     /// Side by side, each with its own outcome.
     async fn send_singly(&self, group: Vec<Waiting>) {
-        let sending = group.into_iter().map(|waiting| async move {
-            let Waiting {
-                subject,
-                headers,
-                body,
-                deadline,
-                answer,
-                ..
-            } = waiting;
-            let outcome = self
-                .publisher
-                .publish_until(&subject, headers, body, deadline);
-            let _ = answer.send(outcome.await);
-        });
+        let sending = group
+            .into_iter()
+            .filter(|waiting| !waiting.answer.is_closed())
+            .map(|Waiting { message, answer }| async move {
+                let _ = answer.send(self.send_alone(message).await);
+            });
         join_all(sending).await;
+    }
+
+    async fn send_alone(&self, message: Message) -> Result<Ack, PublishError> {
+        let Message {
+            subject,
+            headers,
+            body,
+            deadline,
+            ..
+        } = message;
+        let sending = self
+            .publisher
+            .publish_until(&subject, headers, body, deadline);
+        sending.await
     }
 }
 
@@ -311,23 +273,5 @@ impl State {
     fn hesitate(&mut self) {
         self.refused_in_a_row = (self.refused_in_a_row + 1).min(10);
         self.skip = (1 << (self.refused_in_a_row - 1)).min(SKIP_MOST);
-    }
-}
-
-/// Why a batch is not known to be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failed {
-    /// The server said no: nothing of it is stored.
-    Refused,
-    /// No answer.
-    Unknown,
-}
-
-impl Failed {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Unknown => "unknown",
-        }
     }
 }

@@ -270,3 +270,26 @@ async fn a_server_killed_in_the_middle_of_batches_loses_nothing_that_was_acked()
     assert_eq!(distinct.len(), stored.len(), "stored twice");
     assert!(stored.values().any(|(_, batched)| *batched));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_ack_is_late_is_stored_once_beside_its_repeats() {
+    let (nats, bus) = start().await;
+    let publisher = GroupPublisher::new(bus.publisher().with_time_limit(3 * DEADLINE));
+    nats.pause().unwrap();
+    let sending = {
+        let publisher = publisher.clone();
+        tokio::spawn(async move {
+            let ids = ids("evt", 100);
+            (send_all(&publisher, &ids).await, ids)
+        })
+    };
+    // Longer than an ack is waited for: the batch and its messages one by one are under way.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    nats.resume().unwrap();
+    let (acks, ids) = sending.await.unwrap();
+    let stored = stored(&bus, BILLING).await;
+    assert_eq!(stored.len(), 100);
+    for (id, ack) in ids.iter().zip(acks) {
+        assert_eq!(stored[&ack.unwrap().sequence].0, *id);
+    }
+}
