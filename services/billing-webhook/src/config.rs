@@ -56,12 +56,24 @@ pub struct Config {
     /// How long a sender waits for JetStream's acks before it is told to send again.
     #[arg(long, env = "PUBLISH_TIMEOUT", default_value = "2s", value_parser = positive_duration)]
     pub publish_timeout: Duration,
+    /// How long a sender may take to send a request's head, and to begin the next request.
+    #[arg(long, env = "HEAD_TIMEOUT", default_value = "5s", value_parser = positive_duration)]
+    pub head_timeout: Duration,
     /// How long a sender may take to send its body.
     #[arg(long, env = "READ_TIMEOUT", default_value = "10s", value_parser = positive_duration)]
     pub read_timeout: Duration,
     /// Posts under way at once; more are told to send again.
     #[arg(long, env = "MAX_IN_FLIGHT", default_value_t = 512)]
     pub max_in_flight: usize,
+    /// Connections open at once; more wait until one ends.
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 2048)]
+    pub max_connections: usize,
+    /// MiB that bodies under way may take together; more are told to send again.
+    #[arg(long, env = "MAX_BODY_MEMORY_MIB", default_value_t = 64)]
+    pub max_body_memory_mib: usize,
+    /// Whether events that wait together share a disk flush.
+    #[arg(long, env = "GROUP_COMMIT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub group_commit: bool,
     /// The bus.
     #[command(flatten)]
     pub nats: NatsSettings,

@@ -3,6 +3,7 @@
 //! `BILLING_ENDPOINTS_FILE` is YAML, read strictly: a field that nobody knows is more likely a
 //! mistake than a wish. What is wrong is named by line and field.
 
+mod locate;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -11,12 +12,19 @@ use std::path::{Path, PathBuf};
 use access_domain::ids::{AccountId, EventId};
 use secrecy::SecretString;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::provider;
 use crate::standard::signature::key;
 
 /// Tolerance of Stripe's and Standard Webhooks' libraries.
 const DEFAULT_TOLERANCE: i64 = 300;
+
+/// Of everything that a look at the file has read.
+type Fingerprint = [u8; 32];
+
+/// How a file that the endpoints name is read.
+type ReadFile<'a> = dyn FnMut(&Path) -> std::io::Result<String> + 'a;
 
 /// One endpoint, checked.
 #[derive(Clone, Debug)]
@@ -70,29 +78,49 @@ impl Endpoints {
 
     /// Reads and checks a file, and the secrets in files that it names.
     pub fn read(path: &Path) -> Result<Self, EndpointsError> {
-        let unreadable = |source| EndpointsError::Unreadable {
-            path: path.to_owned(),
-            source,
+        Self::look(path).1
+    }
+
+    /// As [`Self::read`], with the fingerprint of everything that was read: the same one means the
+    /// same answer.
+    fn look(path: &Path) -> (Fingerprint, Result<Self, EndpointsError>) {
+        let mut seen = Sha256::new();
+        let mut read = |path: &Path| {
+            let content = std::fs::read_to_string(path);
+            seen.update(path.as_os_str().as_encoded_bytes());
+            match &content {
+                Ok(text) => seen.update(Sha256::digest(text)),
+                Err(error) => seen.update(error.kind().to_string()),
+            }
+            content
         };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(&text)
+        let endpoints = read(path)
+            .map_err(|source| EndpointsError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })
+            .and_then(|text| Self::parse_with(&text, &mut read));
+        (seen.finalize().into(), endpoints)
     }
 
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, EndpointsError> {
+        Self::parse_with(text, &mut |path| std::fs::read_to_string(path))
+    }
+
+    fn parse_with(text: &str, read: &mut ReadFile<'_>) -> Result<Self, EndpointsError> {
         let file: File = serde_yaml_ng::from_str(text)
-            .map_err(|error| EndpointsError::Invalid(error.to_string()))?;
+            .map_err(|error| EndpointsError::Invalid(locate::explain(&error)))?;
         let mut by_path = BTreeMap::new();
         for (index, written) in file.endpoints.into_iter().enumerate() {
-            let line = line_of_entry(text, index);
             let wrong = |field: &str, why: &str| {
-                let at = line.map_or_else(
+                let at = locate::line_of(text, index, field).map_or_else(
                     || format!("endpoint {}", index + 1),
                     |n| format!("line {n}"),
                 );
                 EndpointsError::Invalid(format!("{at}: `{field}` {why}"))
             };
-            let endpoint = written.check(wrong)?;
+            let endpoint = written.check(read, wrong)?;
             let path = (endpoint.provider.clone(), endpoint.id.clone());
             if by_path.insert(path, endpoint).is_some() {
                 return Err(wrong(
@@ -154,6 +182,7 @@ struct Written {
 impl Written {
     fn check(
         self,
+        read: &mut ReadFile<'_>,
         wrong: impl Fn(&str, &str) -> EndpointsError,
     ) -> Result<Endpoint, EndpointsError> {
         let id = |field: &str, text: &str| {
@@ -185,7 +214,7 @@ impl Written {
         }
         let mut secrets = self.secrets;
         for path in &self.secret_files {
-            let text = std::fs::read_to_string(path).map_err(|error| {
+            let text = read(path).map_err(|error| {
                 wrong(
                     "secret_files",
                     &format!("{} cannot be read: {error}", path.display()),
@@ -222,20 +251,6 @@ impl Written {
             tolerance_seconds,
         })
     }
-}
-
-/// The line on which the `index`-th entry of the list begins.
-fn line_of_entry(text: &str, index: usize) -> Option<usize> {
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| {
-            let line = line.trim_start();
-            line.starts_with("- id")
-                || line.starts_with("- {")
-                || line.starts_with("- ") && line.contains(':')
-        })
-        .nth(index)
-        .map(|(number, _)| number + 1)
 }
 
 #[cfg(test)]
@@ -293,7 +308,27 @@ mod tests {
             (
                 "livemode: true",
                 "live_mode: true",
-                "unknown field `live_mode`",
+                "line 2: unknown field `live_mode`",
+            ),
+            (
+                "secrets: [whsec_a, whsec_b]",
+                "secrets: whsec_a",
+                "line 2: `secrets` invalid type: string …, expected a sequence",
+            ),
+            (
+                "livemode: true",
+                "livemode: whsec_a",
+                "line 2: `livemode` invalid type: string …, expected a boolean",
+            ),
+            (
+                ", account: acct_desk",
+                "",
+                "line 3: missing field `account`",
+            ),
+            (
+                "api_key_file: /run",
+                "secret_files: [/nowhere/a], api_key_file: /run",
+                "line 2: `secret_files` /nowhere/a cannot be read",
             ),
             (
                 "id: desk, provider: standard",

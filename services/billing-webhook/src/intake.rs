@@ -5,7 +5,7 @@ use std::time::Instant;
 use contracts::billing::v1::BillingEvent;
 use contracts::message::BusMessage;
 use contracts::wire;
-use event_bus::{Envelope, PublishError, Publisher};
+use event_bus::{Envelope, GroupPublisher, PublishError, Publisher};
 use jiff::Timestamp;
 
 use crate::measures::PUBLISH_SECONDS;
@@ -16,13 +16,29 @@ const SOURCE: &str = "/billing-webhook";
 /// Publishes events and waits for their acks.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    publisher: Publisher,
+    publishing: Publishing,
+}
+
+#[derive(Clone, Debug)]
+enum Publishing {
+    Singly(Box<Publisher>),
+    InGroups(GroupPublisher),
 }
 
 impl Intake {
-    /// With a publisher whose time limit is how long a sender is kept waiting.
+    /// With a publisher whose time limit is how long a sender is kept waiting. Each event costs a
+    /// disk flush of its own.
     pub fn new(publisher: Publisher) -> Self {
-        Self { publisher }
+        Self {
+            publishing: Publishing::Singly(Box::new(publisher)),
+        }
+    }
+
+    /// As [`Self::new`], with events that wait together sharing a flush.
+    pub fn in_groups(publisher: Publisher) -> Self {
+        Self {
+            publishing: Publishing::InGroups(GroupPublisher::new(publisher)),
+        }
     }
 
     /// Publishes all of them, side by side.
@@ -58,9 +74,11 @@ impl Intake {
             ce_subject: event.about(),
             traceparent: None,
         };
-        self.publisher
-            .publish(&event.subject(), &envelope, event)
-            .await
-            .map(drop)
+        let subject = event.subject();
+        match &self.publishing {
+            Publishing::Singly(publisher) => publisher.publish(&subject, &envelope, event).await,
+            Publishing::InGroups(publisher) => publisher.publish(&subject, &envelope, event).await,
+        }
+        .map(drop)
     }
 }

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+pub mod answer;
+pub mod body;
 pub mod checked;
 pub mod config;
 pub mod endpoints;
@@ -18,10 +20,12 @@ use event_bus::Bus;
 use service_runtime::clock::SystemClock;
 use service_runtime::health::{Condition, Health};
 use service_runtime::http_server;
+use service_runtime::http_server::Guards;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::body::Bodies;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::Entrance;
@@ -54,12 +58,25 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let publisher = bus.publisher().with_time_limit(config.publish_timeout);
     let entrance = Arc::new(Entrance {
         endpoints,
-        intake: Intake::new(publisher),
+        intake: match config.group_commit {
+            true => Intake::in_groups(publisher),
+            false => Intake::new(publisher),
+        },
         clock: Arc::new(SystemClock),
+        bodies: Bodies::new(
+            config.max_body_memory_mib,
+            config.read_timeout,
+            shutdown.clone(),
+            // The rest of the drain is for its acks.
+            config.lifecycle.drain_time / 2,
+        ),
         in_flight: Semaphore::new(config.max_in_flight),
-        read_timeout: config.read_timeout,
     });
-    http_server::serve(listener, http::router(entrance), shutdown).await?;
+    let guards = Guards {
+        head_time: config.head_timeout,
+        max_connections: config.max_connections,
+    };
+    http_server::serve_guarded(listener, http::router(entrance), guards, shutdown).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! A provider knows its own signature and its own JSON. What leaves it is a [`BillingEvent`], or
 //! the word that an event is understood and not for us.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 
@@ -34,6 +34,16 @@ pub struct Translated {
 pub trait Provider: Send + Sync {
     /// The word in the path and in [`BillingEvent::provider`].
     fn name(&self) -> &'static str;
+
+    /// The status that says "received".
+    fn received(&self) -> StatusCode {
+        StatusCode::OK
+    }
+
+    /// The status that says "the signature is missing, wrong or stale".
+    fn bad_signature(&self) -> StatusCode {
+        StatusCode::BAD_REQUEST
+    }
 
     /// Checks the signature over the raw bytes, at `now`.
     fn verify(

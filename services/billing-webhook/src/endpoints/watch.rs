@@ -1,8 +1,9 @@
-//! The endpoints file, looked at again while the service runs.
+//! The endpoints file and the secret files it names, looked at again while the service runs.
 //!
-//! The file's content is compared, not its time or its inode: Kubernetes replaces it by swapping a
-//! symlink above it, and editors by a rename. A bad file keeps the old endpoints and says so, once
-//! for each bad content.
+//! Contents are compared, not times or inodes: Kubernetes replaces files by swapping a symlink
+//! above them, and editors by a rename. A content counts when it is the same at two looks, so that
+//! a file that is just being written is not taken for a shorter one. A bad one keeps the old
+//! endpoints and says so, once for each bad content and in a gauge while it lasts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Endpoints, EndpointsError};
-use crate::measures::RELOADS;
+use super::{Endpoints, EndpointsError, Fingerprint};
+use crate::measures::{RELOADS, STALE};
 
 /// The endpoints in force. Clones see the same.
 #[derive(Clone, Debug)]
@@ -35,45 +36,47 @@ pub fn watch(
     every: Duration,
     shutdown: CancellationToken,
 ) -> Result<Current, EndpointsError> {
-    let current = Current(Arc::new(ArcSwap::from_pointee(Endpoints::read(path)?)));
-    tokio::spawn(follow(path.to_owned(), every, current.clone(), shutdown));
+    let (seen, endpoints) = Endpoints::look(path);
+    let current = Current(Arc::new(ArcSwap::from_pointee(endpoints?)));
+    let follow = follow(path.to_owned(), every, seen, current.clone());
+    tokio::spawn(async move { shutdown.run_until_cancelled(follow).await });
     Ok(current)
 }
 
-async fn follow(path: PathBuf, every: Duration, current: Current, shutdown: CancellationToken) {
-    let mut seen = fingerprint(&path);
-    let mut ticks = tokio::time::interval(every);
+async fn follow(path: PathBuf, every: Duration, mut judged: Fingerprint, current: Current) {
+    let mut seen_once = None;
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let now = fingerprint(&path);
-        if now == seen {
+        tokio::time::sleep(every).await;
+        let path = path.clone();
+        let look = tokio::task::spawn_blocking(move || Endpoints::look(&path));
+        let Ok((now, endpoints)) = look.await else {
+            continue;
+        };
+        if now == judged {
+            seen_once = None;
             continue;
         }
-        seen = now;
-        match Endpoints::read(&path) {
+        if seen_once != Some(now) {
+            seen_once = Some(now);
+            continue;
+        }
+        judged = now;
+        seen_once = None;
+        match endpoints {
             Ok(endpoints) => {
                 info!(
                     endpoints = endpoints.len(),
                     "The billing endpoints were read again"
                 );
                 metrics::counter!(RELOADS, "outcome" => "read").increment(1);
+                metrics::gauge!(STALE).set(0.0);
                 current.0.store(Arc::new(endpoints));
             }
             Err(error) => {
                 error!("The billing endpoints stay as they were: {error}");
                 metrics::counter!(RELOADS, "outcome" => "refused").increment(1);
+                metrics::gauge!(STALE).set(1.0);
             }
         }
     }
-}
-
-/// The content, and that of nothing when it cannot be read: a missing file is a change too.
-fn fingerprint(path: &Path) -> Option<Vec<u8>> {
-    use sha2::{Digest, Sha256};
-    std::fs::read(path)
-        .ok()
-        .map(|bytes| Sha256::digest(bytes).to_vec())
 }

@@ -50,8 +50,12 @@ impl Harness {
             billing_endpoints_file: endpoints_file.clone(),
             billing_endpoints_check_every: Duration::from_millis(50),
             publish_timeout: Duration::from_secs(2),
+            head_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
             max_in_flight: 64,
+            max_connections: 512,
+            max_body_memory_mib: 16,
+            group_commit: true,
             nats: NatsSettings::for_testing(&nats.url(), &nats.monitor_url()),
             telemetry: TelemetrySettings::for_testing(),
             lifecycle: LifecycleSettings {
@@ -84,6 +88,21 @@ impl Harness {
             matches!(self.http.get(url).send().await, Ok(answer) if answer.status().is_success())
         })
         .await;
+    }
+
+    /// Everything that is counted, in Prometheus' text form.
+    pub async fn metrics(&self) -> String {
+        let url = format!("http://{}/metrics", self.health);
+        let answer = self.http.get(url).send().await.expect("metrics");
+        answer.text().await.expect("text")
+    }
+
+    /// One counter, of all harnesses of this test process together.
+    pub async fn counted(&self, series: &str) -> u64 {
+        let text = self.metrics().await;
+        let line = text.lines().find(|line| line.starts_with(series));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.expect(series).parse().expect("a number")
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -153,6 +172,14 @@ pub fn signed(secret: &str, body: &[u8], at: i64) -> String {
     mac.update(format!("{at}.").as_bytes());
     mac.update(body);
     format!("t={at},v1={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// A failed invoice, as an event of this id.
+pub fn failed_invoice(event_id: &str) -> Vec<u8> {
+    let body = fixture("stripe/a1_old_invoice.payment_failed.json");
+    let text = String::from_utf8(body).expect("text");
+    assert!(text.contains("evt_1QoldA1failed"));
+    text.replace("evt_1QoldA1failed", event_id).into_bytes()
 }
 
 pub fn fixture(name: &str) -> Vec<u8> {

@@ -5,3 +5,6 @@ mod entrance;
 mod fixtures;
 mod harness;
 mod outage;
+mod process;
+mod silence;
+mod strangers;

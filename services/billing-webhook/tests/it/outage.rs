@@ -1,7 +1,13 @@
 //! NATS away, and a stop in the middle: nothing that got a 2xx is lost.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use billing_webhook::intake::Intake;
+use contracts::billing::v1::BillingEvent;
+use contracts::subjects;
+use event_bus::{Bus, NatsSettings};
+use service_runtime::clock::{Clock, SystemClock};
 use testkit::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,37 +36,139 @@ async fn without_nats_a_webhook_is_refused_for_now_and_accepted_on_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_half_published_in_groups_is_refused_and_safe_to_send_again() {
+    const EVENTS: usize = 3_000;
+    let mut harness = Harness::start().await;
+    let settings = NatsSettings::for_testing(&harness.nats.url(), &harness.nats.monitor_url());
+    let bus = Bus::connect(&settings, "test").await.expect("NATS");
+    let publisher = bus.publisher().with_time_limit(Duration::from_secs(1));
+    let intake = Intake::in_groups(publisher);
+    let now = SystemClock.now();
+    let mut cut_in_the_middle = false;
+    for round in 0..10 {
+        let events: Vec<_> = (0..EVENTS)
+            .map(|n| event(&format!("{round}_{n}")))
+            .collect();
+        let before = stored(&bus).await;
+        let publishing = {
+            let (intake, events) = (intake.clone(), events.clone());
+            tokio::spawn(async move { intake.publish(&events, now).await })
+        };
+        eventually("some are stored", DEADLINE, async || {
+            stored(&bus).await > before
+        })
+        .await;
+        harness.nats.kill().await.expect("killed");
+        let first = publishing.await.expect("no panic");
+        harness.nats.restart().await.expect("restarted");
+        let half = stored(&bus).await - before;
+        if half == EVENTS {
+            // It was too quick for us.
+            continue;
+        }
+        assert!(first.is_err(), "{half} of {EVENTS} stored and yet accepted");
+        cut_in_the_middle = true;
+        eventually("sent again, it is accepted", DEADLINE, async || {
+            intake.publish(&events, now).await.is_ok()
+        })
+        .await;
+        let ids: BTreeSet<_> = harness
+            .billing()
+            .await
+            .into_iter()
+            .map(|(_, event)| event["eventId"].as_str().expect("an id").to_owned())
+            .collect();
+        assert!(events.iter().all(|event| ids.contains(&event.event_id)));
+        break;
+    }
+    assert!(cut_in_the_middle);
+    harness.stop().await;
+}
+
+async fn stored(bus: &Bus) -> usize {
+    loop {
+        // It may be on its way up.
+        if let Ok(mut stream) = bus.jetstream().get_stream(subjects::BILLING).await
+            && let Ok(info) = stream.info().await
+        {
+            return usize::try_from(info.state.messages).expect("a size");
+        }
+    }
+}
+
+fn event(id: &str) -> BillingEvent {
+    BillingEvent {
+        event_id: format!("evt_{id}"),
+        provider: "standard".into(),
+        account: "acct_desk".into(),
+        kind: "payment_failed".into(),
+        invoice_id: Some(format!("in_{id}")),
+        ..BillingEvent::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_lets_an_open_post_finish() {
-    let harness = Harness::start_with(|config| config.max_in_flight = 1).await;
+    let harness = Harness::start().await;
     let body = fixture("stripe/a1_old_invoice.payment_failed.json");
     let (first, rest) = body.split_at(body.len() / 2);
+    let mut post = open_post(&harness, &body).await;
+    post.write_all(first).await.expect("half of the body");
+    harness.shutdown.cancel();
+    until_stopping(&harness).await;
+    post.write_all(rest).await.expect("the rest");
+    let text = answer(&mut post).await;
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert_eq!(harness.billing().await.len(), 1);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_a_body_that_does_not_come() {
+    let harness = Harness::start_with(|config| {
+        config.read_timeout = Duration::from_secs(3600);
+        config.lifecycle.drain_time = Duration::from_millis(500);
+    })
+    .await;
+    let body = fixture("stripe/a1_old_invoice.payment_failed.json");
+    let mut post = open_post(&harness, &body).await;
+    harness.shutdown.cancel();
+    until_stopping(&harness).await;
+    let text = answer(&mut post).await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(text.contains("retry-after"), "{text}");
+    harness.stop().await;
+}
+
+/// A post whose head is read and whose body is waited for.
+async fn open_post(harness: &Harness, body: &[u8]) -> TcpStream {
     let head = format!(
         "POST /webhooks/stripe/main HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         stripe-signature: {}\r\ncontent-length: {}\r\n\r\n",
-        signed(SECRET, &body, now()),
+         stripe-signature: {}\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        signed(SECRET, body, now()),
         body.len()
     );
     let mut post = TcpStream::connect(harness.address)
         .await
         .expect("a connection");
     post.write_all(head.as_bytes()).await.expect("the head");
-    post.write_all(first).await.expect("half of the body");
-    eventually("the post is under way", DEADLINE, async || {
-        harness.post_signed(SECRET, &body).await.status() == 503
-    })
-    .await;
-    harness.shutdown.cancel();
+    let text = answer(&mut post).await;
+    assert!(text.starts_with("HTTP/1.1 100"), "{text}");
+    post
+}
+
+async fn until_stopping(harness: &Harness) {
+    let url = format!("http://{}/readyz", harness.health);
     eventually("the stop is under way", DEADLINE, async || {
-        matches!(harness.http.get(format!("http://{}/readyz", harness.health)).send().await, Ok(answer) if answer.status() == 503)
+        matches!(harness.http.get(&url).send().await, Ok(answer) if answer.status() == 503)
     })
     .await;
-    post.write_all(rest).await.expect("the rest");
-    let mut answer = vec![0; 64];
+}
+
+async fn answer(post: &mut TcpStream) -> String {
+    let mut answer = vec![0; 1024];
     let read = tokio::time::timeout(DEADLINE, post.read(&mut answer))
         .await
         .expect("in time");
-    let text = String::from_utf8_lossy(&answer[..read.expect("an answer")]).into_owned();
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    assert_eq!(harness.billing().await.len(), 1);
-    harness.stop().await;
+    String::from_utf8_lossy(&answer[..read.expect("an answer")]).into_owned()
 }
