@@ -43,6 +43,19 @@ pub struct Endpoint {
     pub secrets: Vec<SecretString>,
     /// How far a signature's time may be from ours, either way.
     pub tolerance_seconds: i64,
+    /// Which of Stripe's events tell of payments.
+    pub collects_by: CollectsBy,
+}
+
+/// How a Stripe account collects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CollectsBy {
+    /// By Stripe's invoices, which tell all there is to tell.
+    #[default]
+    Invoices,
+    /// Also by plain payment intents, whose metadata names the invoice (`gymflow_invoice_id`).
+    PaymentIntents,
 }
 
 impl Endpoint {
@@ -173,6 +186,7 @@ struct Written {
     #[serde(default)]
     secret_files: Vec<PathBuf>,
     tolerance_seconds: Option<i64>,
+    collects_by: Option<CollectsBy>,
     /// For catching up on what the provider could not deliver; kept out of this version's work.
     #[serde(default)]
     #[allow(dead_code, reason = "part of the file's format; catching up reads it")]
@@ -212,6 +226,9 @@ impl Written {
                 "must be 1 to 86400; it cannot be switched off",
             ));
         }
+        if self.collects_by.is_some() && self.provider != "stripe" {
+            return Err(wrong("collects_by", "is for stripe alone"));
+        }
         let mut secrets = self.secrets;
         for path in &self.secret_files {
             let text = read(path).map_err(|error| {
@@ -234,11 +251,8 @@ impl Written {
             if secret.trim().is_empty() {
                 return Err(wrong("secrets", "must not be empty"));
             }
-            if self.provider == "standard" && key(secret).is_none() {
-                return Err(wrong(
-                    "secrets",
-                    "must be base64, with or without its prefix",
-                ));
+            if self.provider == "standard" {
+                key(secret).map_err(|why| wrong("secrets", why))?;
             }
         }
         Ok(Endpoint {
@@ -249,6 +263,7 @@ impl Written {
             livemode: self.livemode.unwrap_or(true),
             secrets,
             tolerance_seconds,
+            collects_by: self.collects_by.unwrap_or_default(),
         })
     }
 }
@@ -293,7 +308,7 @@ mod tests {
             (
                 "provider: standard",
                 "provider: paypal",
-                "line 3: `provider` must be one of stripe, standard",
+                "line 3: `provider` must be one of stripe, gocardless, standard",
             ),
             (
                 "secrets: [whsec_a, whsec_b]",
@@ -349,6 +364,46 @@ mod tests {
         }
         for text in ["", "endpoints: []", "endpoints: 3", "- nonsense", "{"] {
             assert!(Endpoints::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn how_an_account_collects_is_for_stripe_and_public_keys_are_for_standard() {
+        let with = |from: &str, to: &str| Endpoints::parse(&GOOD.replace(from, to));
+        let collects = |endpoints: &Endpoints| {
+            let main = endpoints.find("stripe", "main").expect("the endpoint");
+            main.collects_by
+        };
+        let plain = Endpoints::parse(GOOD).expect("a good file");
+        assert_eq!(collects(&plain), CollectsBy::Invoices);
+        let intents = with("livemode: true", "collects_by: payment_intents");
+        assert_eq!(
+            collects(&intents.expect("good")),
+            CollectsBy::PaymentIntents
+        );
+        let key = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        assert!(with("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", key).is_ok());
+        for (from, to, expected) in [
+            ("livemode: true", "collects_by: cheques", "line 2"),
+            (
+                "account: acct_desk",
+                "account: acct_desk, collects_by: payment_intents",
+                "line 3: `collects_by` is for stripe alone",
+            ),
+            (
+                "whsec_Mf",
+                "whpk_Mf",
+                "line 3: `secrets` must be base64 of 32 bytes",
+            ),
+            (
+                "whsec_Mf",
+                "whsk_Mf",
+                "line 3: `secrets` must not be a sender's private key",
+            ),
+        ] {
+            let error = with(from, to).expect_err(to).to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+            assert!(!error.contains("MfKQ9r8G"), "{to}: {error}");
         }
     }
 }

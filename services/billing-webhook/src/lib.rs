@@ -6,6 +6,7 @@ pub mod checked;
 pub mod config;
 pub mod endpoints;
 pub mod error;
+pub mod gocardless;
 pub mod http;
 pub mod intake;
 pub mod measures;

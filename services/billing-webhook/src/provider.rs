@@ -8,7 +8,7 @@ use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 
 use crate::endpoints::Endpoint;
-use crate::{standard, stripe};
+use crate::{gocardless, standard, stripe};
 
 /// Why a post is refused. The message goes to the sender; it names what is wrong and no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,16 @@ pub struct Translated {
     pub event_type: String,
     /// `None`: understood, and not for us.
     pub event: Option<BillingEvent>,
+}
+
+impl Translated {
+    /// Understood, and not for us.
+    pub fn not_for_us(event_type: impl Into<String>) -> Self {
+        Self {
+            event_type: event_type.into(),
+            event: None,
+        }
+    }
 }
 
 /// A payment provider.
@@ -64,7 +74,11 @@ pub trait Provider: Send + Sync {
 }
 
 /// Every provider that can be posted to.
-pub static PROVIDERS: [&dyn Provider; 2] = [&stripe::Stripe, &standard::Standard];
+pub static PROVIDERS: [&dyn Provider; 3] = [
+    &stripe::Stripe,
+    &gocardless::GoCardless,
+    &standard::Standard,
+];
 
 /// The provider of this name.
 pub fn find(name: &str) -> Option<&'static dyn Provider> {
@@ -72,4 +86,18 @@ pub fn find(name: &str) -> Option<&'static dyn Provider> {
         .iter()
         .find(|provider| provider.name() == name)
         .copied()
+}
+
+/// A header of the signature: there, once, and text. Where it stood twice, libraries would disagree
+/// on which one counts.
+pub fn one_header<'a>(
+    headers: &'a HeaderMap,
+    name: &str,
+    otherwise: &'static str,
+) -> Result<&'a str, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| Refusal::Signature(otherwise)),
+        _ => Err(Refusal::Signature(otherwise)),
+    }
 }

@@ -10,10 +10,11 @@ use access_domain::billing::BillingEventKind;
 use axum::http::HeaderMap;
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::checked;
 use crate::endpoints::Endpoint;
-use crate::provider::{Provider, Refusal, Translated};
+use crate::provider::{self, Provider, Refusal, Translated};
 
 /// The provider.
 pub struct Standard;
@@ -30,21 +31,21 @@ impl Provider for Standard {
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let text = |name: &str, missing: &'static str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .ok_or(Refusal::Signature(missing))
-        };
         let headers = signature::Headers {
-            id: text("webhook-id", "the header webhook-id is missing")?,
-            timestamp: text(
-                "webhook-timestamp",
-                "the header webhook-timestamp is missing",
+            id: provider::one_header(
+                headers,
+                "webhook-id",
+                "the header webhook-id must be there, once",
             )?,
-            signature: text(
+            timestamp: provider::one_header(
+                headers,
+                "webhook-timestamp",
+                "the header webhook-timestamp must be there, once",
+            )?,
+            signature: provider::one_header(
+                headers,
                 "webhook-signature",
-                "the header webhook-signature is missing",
+                "the header webhook-signature must be there, once",
             )?,
         };
         signature::verify(
@@ -62,7 +63,7 @@ impl Provider for Standard {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Vec<Translated>, Refusal> {
-        let mut event: BillingEvent = serde_json::from_slice(body).map_err(|error| {
+        let mut event = read(body).map_err(|error| {
             Refusal::Body(format!(
                 "the body must be a BillingEvent in proto3 JSON (line {}, column {})",
                 error.line(),
@@ -79,29 +80,48 @@ impl Provider for Standard {
             .kind
             .parse()
             .map_err(|why| Refusal::Body(format!("`kind` {why}")))?;
-        if event
-            .occurred_at
-            .as_ref()
-            .and_then(contracts::wire::instant)
-            .is_none()
-        {
-            return Err(Refusal::Body(
-                "`occurred_at` must be an RFC 3339 time".into(),
-            ));
-        }
-        checked::names_something(&event).map_err(Refusal::Body)?;
-        checked::ids(&event).map_err(Refusal::Body)?;
+        without_empty_fields(&mut event);
+        event.metadata.retain(|key, _| key.starts_with("gymflow_"));
         if let Some(currency) = &mut event.currency {
             currency.make_ascii_uppercase();
-            if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
-                return Err(Refusal::Body(
-                    "`currency` must be three letters of ISO 4217".into(),
-                ));
-            }
         }
+        checked::event(&event).map_err(Refusal::Body)?;
         Ok(vec![Translated {
             event_type: kind.as_str().to_owned(),
             event: Some(event),
         }])
+    }
+}
+
+/// Under either name of each field, int64 as a number or as text. In proto3 JSON `null` is a field
+/// that is not there, which the generated code knows of some fields only.
+fn read(body: &[u8]) -> Result<BillingEvent, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|error| {
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(body) else {
+            return Err(error);
+        };
+        let before = fields.len();
+        fields.retain(|_, value| !value.is_null());
+        if fields.len() == before {
+            return Err(error);
+        }
+        serde_json::from_value(Value::Object(fields)).map_err(|_| error)
+    })
+}
+
+/// Some senders write a field that they have nothing for as an empty text.
+fn without_empty_fields(event: &mut BillingEvent) {
+    for field in [
+        &mut event.invoice_id,
+        &mut event.payment_id,
+        &mut event.subscription_id,
+        &mut event.mandate_id,
+        &mut event.new_mandate_id,
+        &mut event.customer_id,
+        &mut event.currency,
+        &mut event.reason,
+        &mut event.payment_url,
+    ] {
+        field.take_if(|text| text.is_empty());
     }
 }

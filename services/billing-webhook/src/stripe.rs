@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::checked;
 use crate::endpoints::Endpoint;
-use crate::provider::{Provider, Refusal, Translated};
+use crate::provider::{self, Provider, Refusal, Translated};
 
 /// The provider.
 pub struct Stripe;
@@ -27,11 +27,11 @@ impl Provider for Stripe {
         body: &[u8],
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let header = headers
-            .get(signature::HEADER)
-            .ok_or(Refusal::Signature("the header Stripe-Signature is missing"))?
-            .to_str()
-            .map_err(|_| Refusal::Signature("the header Stripe-Signature is not text"))?;
+        let header = provider::one_header(
+            headers,
+            signature::HEADER,
+            "the header Stripe-Signature must be there, once",
+        )?;
         signature::verify(
             header,
             body,
@@ -49,46 +49,30 @@ impl Provider for Stripe {
     ) -> Result<Vec<Translated>, Refusal> {
         let body: Value = serde_json::from_slice(body)
             .map_err(|_| Refusal::Body("the body must be JSON".into()))?;
-        let event_type = body
-            .get("type")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Refusal::Body("`type` must be the event's type".into()))?
-            .to_owned();
-        // Thin events carry ids only, and no data to read.
-        if body.get("object").and_then(Value::as_str) == Some("v2.core.event") {
-            return Ok(vec![Translated {
-                event_type,
-                event: None,
-            }]);
-        }
-        // What serde says may quote the body, and a body holds people and pay links.
-        let event: payload::Event = serde_json::from_value(body).map_err(|_| {
-            Refusal::Body(
-                "not a Stripe event: `id`, `type` and `created` (Unix seconds) must stand beside \
-                 `data.object`"
-                    .into(),
-            )
-        })?;
+        let event = payload::Event(&body);
+        let event_type = event
+            .kind()
+            .ok_or_else(|| Refusal::Body("`type` must be the event's type".into()))?;
+        let not_for_us = || Ok(vec![Translated::not_for_us(event_type)]);
         // A live endpoint of a connected account gets its test events too.
-        let other_mode = endpoint.livemode != event.livemode;
-        let account = event.account.as_deref().unwrap_or(&endpoint.account);
-        if other_mode || !endpoint.takes_account(account) {
-            return Ok(vec![Translated {
-                event_type,
-                event: None,
-            }]);
+        let other_mode = event.livemode() == Some(!endpoint.livemode);
+        let account = event.account().unwrap_or(&endpoint.account);
+        if event.is_thin() || other_mode || !endpoint.takes_account(account) {
+            return not_for_us();
         }
-        let translated = translate::translate(&event).map_err(Refusal::Body)?;
-        let event = match translated {
-            Some(mut billing) => {
-                billing.provider = self.name().to_owned();
-                billing.account = account.to_owned();
-                checked::ids(&billing).map_err(Refusal::Body)?;
-                checked::names_something(&billing).map_err(Refusal::Body)?;
-                Some(billing)
-            }
-            None => None,
+        let translated =
+            translate::translate(event, event_type, endpoint.collects_by).map_err(Refusal::Body)?;
+        // Types that nobody here reads, `invoice.created` before all, are accepted whatever else
+        // they hold: without a 2xx Stripe holds the gym's invoices back.
+        let Some(mut billing) = translated else {
+            return not_for_us();
         };
-        Ok(vec![Translated { event_type, event }])
+        billing.provider = self.name().to_owned();
+        billing.account = account.to_owned();
+        checked::event(&billing).map_err(Refusal::Body)?;
+        Ok(vec![Translated {
+            event_type: event_type.to_owned(),
+            event: Some(billing),
+        }])
     }
 }

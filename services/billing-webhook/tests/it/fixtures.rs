@@ -1,10 +1,12 @@
 //! Every recorded body, and what it becomes. `tests/fixtures/INDEX.md` says what each is and where
-//! its shape comes from; `more/` holds variants of them for the rows they lack.
+//! its shape comes from; `more/`, `gocardless_more/` and `stripe_intents/` hold variants of them for
+//! the rows they lack.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use axum::http::HeaderMap;
-use billing_webhook::endpoints::Endpoint;
+use billing_webhook::endpoints::{CollectsBy, Endpoint};
 use billing_webhook::provider::{self, Refusal, Translated};
 
 fn folder() -> PathBuf {
@@ -20,15 +22,20 @@ pub fn endpoint(provider: &str, livemode: bool) -> Endpoint {
         livemode,
         secrets: Vec::new(),
         tolerance_seconds: 300,
+        collects_by: CollectsBy::default(),
     }
 }
 
 fn translate(provider: &str, file: &Path, livemode: bool) -> Result<Vec<Translated>, Refusal> {
+    translate_at(&endpoint(provider, livemode), file)
+}
+
+fn translate_at(endpoint: &Endpoint, file: &Path) -> Result<Vec<Translated>, Refusal> {
     let body = std::fs::read(file).expect("a fixture");
     let mut headers = HeaderMap::new();
     headers.insert("webhook-id", "msg_1".parse().expect("a header"));
-    let found = provider::find(provider).expect("a provider");
-    found.translate(&endpoint(provider, livemode), &headers, &body)
+    let found = provider::find(&endpoint.provider).expect("a provider");
+    found.translate(endpoint, &headers, &body)
 }
 
 fn kinds(translated: &[Translated]) -> Vec<String> {
@@ -64,7 +71,13 @@ fn expected() -> Vec<(String, Vec<String>)> {
 #[test]
 fn every_fixture_becomes_what_the_index_says() {
     let rows = expected();
-    assert!(rows.len() >= 36, "the index lists them: {}", rows.len());
+    let listed: BTreeSet<_> = rows.iter().map(|(file, _)| file.clone()).collect();
+    let there: BTreeSet<_> = ["stripe", "gocardless", "standard"]
+        .into_iter()
+        .flat_map(|sub| files(sub).into_iter().map(move |file| (sub, file)))
+        .map(|(sub, file)| format!("{sub}/{}.json", stem(&file)))
+        .collect();
+    assert_eq!(listed, there);
     for (file, expected) in rows {
         let (provider, _) = file.split_once('/').expect("a folder");
         let outcome = translate(provider, &folder().join(&file), true);
@@ -79,48 +92,67 @@ fn every_fixture_becomes_what_the_index_says() {
     }
 }
 
+/// The bodies in a folder of them.
+pub fn files(sub: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder().join(sub))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    files
+}
+
+fn stem(file: &Path) -> String {
+    let name = file.file_stem().expect("a name");
+    name.to_string_lossy().into_owned()
+}
+
 #[test]
 fn every_fixture_is_snapshotted() {
     for (provider, sub) in [
         ("stripe", "stripe"),
         ("stripe", "more"),
+        ("gocardless", "gocardless"),
+        ("gocardless", "gocardless_more"),
         ("standard", "standard"),
     ] {
-        let mut files: Vec<_> = std::fs::read_dir(folder().join(sub))
-            .expect("a folder")
-            .map(|entry| entry.expect("an entry").path())
-            .collect();
-        files.sort();
-        for file in files {
-            let name = file
-                .file_stem()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
-            let text = match translate(provider, &file, true) {
-                Ok(translated) => translated
-                    .iter()
-                    .map(|one| match &one.event {
-                        Some(event) => serde_json::to_string_pretty(event).expect("JSON"),
-                        None => format!("{}: understood, not for us", one.event_type),
-                    })
-                    .collect::<Vec<_>>()
-                    .join("\n"),
-                Err(refusal) => format!("400 {refusal}"),
-            };
-            let text = sorted_metadata(&text);
-            insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
-                insta::assert_snapshot!(format!("{sub}__{name}"), text);
-            });
-        }
+        snapshot(sub, &endpoint(provider, true));
     }
 }
 
-/// A map has no order of its own.
-fn sorted_metadata(text: &str) -> String {
-    serde_json::from_str::<serde_json::Value>(text)
-        .and_then(|value| serde_json::to_string_pretty(&value))
-        .unwrap_or_else(|_| text.to_owned())
+#[test]
+fn payment_intents_tell_of_gymflows_invoices_where_the_endpoint_collects_by_them() {
+    let mut endpoint = endpoint("stripe", true);
+    for file in files("stripe_intents") {
+        let translated = translate_at(&endpoint, &file).expect("a body");
+        assert_eq!(kinds(&translated), ["none"], "{}", file.display());
+    }
+    endpoint.collects_by = CollectsBy::PaymentIntents;
+    snapshot("stripe_intents", &endpoint);
+}
+
+fn snapshot(sub: &str, endpoint: &Endpoint) {
+    for file in files(sub) {
+        let text = match translate_at(endpoint, &file) {
+            Ok(translated) => {
+                let events: Vec<_> = translated.iter().map(words).collect();
+                events.join("\n")
+            }
+            Err(refusal) => format!("400 {refusal}"),
+        };
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(format!("{sub}__{}", stem(&file)), text);
+        });
+    }
+}
+
+fn words(translated: &Translated) -> String {
+    let Some(event) = &translated.event else {
+        return format!("{}: understood, not for us", translated.event_type);
+    };
+    // By way of a value, because a map of metadata has no order of its own.
+    let value = serde_json::to_value(event).expect("JSON");
+    serde_json::to_string_pretty(&value).expect("JSON")
 }
 
 #[test]
@@ -176,10 +208,20 @@ fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
         (
             "\"occurredAt\":\"2026-10-01T05:00:07Z\",",
             "",
-            "`occurred_at` must be",
+            "`occurred_at` is missing",
         ),
         ("\"eur\"", "\"euro\"", "`currency` must be three letters"),
         ("\"e1\"", "\"e 1\"", "`event_id` must be"),
+        (
+            "\"currency\"",
+            "\"paymentUrl\":\"javascript:x\",\"currency\"",
+            "`payment_url` must be a web address beginning with https://",
+        ),
+        (
+            "\"currency\"",
+            "\"amountMinor\":-1,\"currency\"",
+            "`amount_minor` must not be negative",
+        ),
         ("{\"eventId\"", "[", "the body must be a BillingEvent"),
     ] {
         let body = good.replace(from, to);
@@ -203,6 +245,7 @@ fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
         "{}",
         "{\"id\":\"evt_1\",\"type\":\"invoice.paid\",\"created\":1,\"livemode\":true,\"data\":{\"object\":{}}}",
         "{\"type\":\"invoice.paid\"}",
+        "{\"id\":\"evt_1\",\"type\":\"invoice.paid\",\"created\":1,\"data\":{\"object\":{\"id\":\"in_1\"}}}",
         "\u{feff}{}",
     ] {
         assert!(

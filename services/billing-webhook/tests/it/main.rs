@@ -3,8 +3,12 @@
 mod endpoints_file;
 mod entrance;
 mod fixtures;
+mod gocardless;
 mod harness;
+mod official;
 mod outage;
 mod process;
+mod rows;
 mod silence;
 mod strangers;
+mod stripe;
