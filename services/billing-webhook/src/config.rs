@@ -63,13 +63,16 @@ pub struct Config {
     #[arg(long, env = "READ_TIMEOUT", default_value = "10s", value_parser = positive_duration)]
     pub read_timeout: Duration,
     /// Posts under way at once; more are told to send again.
-    #[arg(long, env = "MAX_IN_FLIGHT", default_value_t = 512)]
+    #[arg(long, env = "MAX_IN_FLIGHT", default_value_t = 512, value_parser = count)]
     pub max_in_flight: usize,
     /// Connections open at once; more wait until one ends.
-    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 2048)]
+    #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 2048, value_parser = count)]
     pub max_connections: usize,
+    /// How old a connection gets before it is closed.
+    #[arg(long, env = "MAX_CONNECTION_AGE", default_value = "2m", value_parser = positive_duration)]
+    pub max_connection_age: Duration,
     /// MiB that bodies under way may take together; more are told to send again.
-    #[arg(long, env = "MAX_BODY_MEMORY_MIB", default_value_t = 64)]
+    #[arg(long, env = "MAX_BODY_MEMORY_MIB", default_value_t = 64, value_parser = count)]
     pub max_body_memory_mib: usize,
     /// Whether events that wait together share a disk flush.
     #[arg(long, env = "GROUP_COMMIT", default_value_t = true, action = clap::ArgAction::Set)]
@@ -83,4 +86,11 @@ pub struct Config {
     /// How the process ends.
     #[command(flatten)]
     pub lifecycle: LifecycleSettings,
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("a number from 1 to 1000000 is expected".to_owned()),
+    }
 }

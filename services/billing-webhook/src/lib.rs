@@ -76,6 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     let guards = Guards {
         head_time: config.head_timeout,
         max_connections: config.max_connections,
+        max_age: config.max_connection_age,
     };
     http_server::serve_guarded(listener, http::router(entrance), guards, shutdown).await?;
     Ok(())

@@ -54,6 +54,7 @@ impl Harness {
             read_timeout: Duration::from_secs(10),
             max_in_flight: 64,
             max_connections: 512,
+            max_connection_age: Duration::from_secs(120),
             max_body_memory_mib: 16,
             group_commit: true,
             nats: NatsSettings::for_testing(&nats.url(), &nats.monitor_url()),

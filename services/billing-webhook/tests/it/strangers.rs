@@ -166,6 +166,23 @@ async fn large_bodies_on_their_way_do_not_take_more_than_their_share_of_memory()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_does_not_read_its_answers_is_cut_off() {
+    let harness = Harness::start_with(|config| {
+        config.max_connection_age = Duration::from_millis(500);
+    })
+    .await;
+    let mut connection = connect(&harness).await;
+    let requests = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000);
+    let cut = async { while connection.write_all(requests.as_bytes()).await.is_ok() {} };
+    // It keeps asking, so it is never idle; and when the way back is full, it is stuck.
+    let ended = tokio::time::timeout(DEADLINE, cut).await;
+    ended.expect("cut off");
+    let answer = harness.post_signed(SECRET, &failed_invoice("evt_1")).await;
+    assert_eq!(answer.status(), 200);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_past_the_bound_wait_until_one_ends() {
     let head_timeout = Duration::from_secs(1);
     let harness = Harness::start_with(|config| {

@@ -3,7 +3,7 @@
 //! `axum::serve` gives a connection no time limit, and as many connections as there are file
 //! descriptors. Here a connection that does not send a whole request head in time is closed,
 //! whether it is new, idle between two requests, or sends byte by byte; and connections past a
-//! bound wait in the kernel's queue until one ends. The body's time limit is the handler's, which
+//! bound wait in the kernel's queue until one ends; and none gets older than a bound. The body's time limit is the handler's, which
 //! knows what to answer.
 //!
 //! HTTP/1.1 only, which is what webhooks come by: waiting for the first bytes of a connection to
@@ -36,6 +36,9 @@ pub struct Guards {
     pub head_time: Duration,
     /// Connections open at once, at least 1.
     pub max_connections: usize,
+    /// How old a connection gets: then it is closed after the request it is at, and at twice this
+    /// age cut, because whoever does not read its answers could stay for ever.
+    pub max_age: Duration,
 }
 
 /// As [`super::serve`], with guards.
@@ -62,16 +65,19 @@ pub async fn serve_guarded(
         let stop = shutdown.clone();
         open.spawn(async move {
             tokio::pin!(serving);
+            let old = tokio::time::sleep(guards.max_age);
             let ended = tokio::select! {
-                ended = serving.as_mut() => ended,
-                () = stop.cancelled() => {
+                ended = serving.as_mut() => Ok(ended),
+                () = async { tokio::select! { () = stop.cancelled() => (), () = old => () } } => {
                     // An open request is answered, an idle connection is closed.
                     serving.as_mut().graceful_shutdown();
-                    serving.await
+                    tokio::time::timeout(guards.max_age, serving).await
                 }
             };
-            if let Err(error) = ended {
-                debug!(%error, "A connection ended early");
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "A connection ended early"),
+                Err(_) => debug!("A connection was cut: it does not read its answers"),
             }
             drop(place);
         });
