@@ -7,7 +7,9 @@ use billing_webhook::intake::Intake;
 use contracts::billing::v1::BillingEvent;
 use contracts::subjects;
 use event_bus::{Bus, NatsSettings};
+use hmac::{Hmac, KeyInit, Mac};
 use service_runtime::clock::{Clock, SystemClock};
+use sha2::Sha256;
 use testkit::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -105,6 +107,90 @@ fn event(id: &str) -> BillingEvent {
         invoice_id: Some(format!("in_{id}")),
         ..BillingEvent::default()
     }
+}
+
+const GC_SECRET: &str = "a_secret_of_gocardless";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_many_events_is_accepted_whole_or_not_at_all() {
+    let mut harness = Harness::start_with(|config| {
+        let text = format!(
+            "endpoints:\n- {{ id: gym, provider: gocardless, account: OR1, secrets: [{GC_SECRET}] }}\n"
+        );
+        std::fs::write(&config.billing_endpoints_file, text).expect("endpoints");
+        config.publish_timeout = Duration::from_secs(1);
+        // In one batch they would mostly be stored together, or none.
+        config.group_commit = false;
+    })
+    .await;
+    let settings = NatsSettings::for_testing(&harness.nats.url(), &harness.nats.monitor_url());
+    let bus = Bus::connect(&settings, "test").await.expect("NATS");
+    for round in 0.. {
+        assert!(round < 20, "it was never cut in the middle");
+        let body = many_events(round);
+        let before = stored(&bus).await;
+        let post = post_gocardless(&harness, body.clone());
+        let posting = tokio::spawn(post);
+        eventually("some are stored", DEADLINE, async || {
+            stored(&bus).await > before
+        })
+        .await;
+        harness.nats.kill().await.expect("killed");
+        let first = posting.await.expect("no panic");
+        harness.nats.restart().await.expect("restarted");
+        let half = stored(&bus).await - before;
+        if half == MANY {
+            // It was too quick for us.
+            continue;
+        }
+        assert_eq!(first, 503, "{half} of {MANY} stored");
+        eventually("sent again, it is accepted", DEADLINE, async || {
+            post_gocardless(&harness, body.clone()).await == 204
+        })
+        .await;
+        let kept = harness.billing().await;
+        let of_this_body = |id: &&str| id.starts_with(&format!("EV{round}_"));
+        let ids: Vec<_> = kept
+            .iter()
+            .filter_map(|(_, event)| event["eventId"].as_str())
+            .filter(of_this_body)
+            .collect();
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), MANY);
+        break;
+    }
+    harness.stop().await;
+}
+
+/// The most that GoCardless puts in one body.
+const MANY: usize = 250;
+
+fn many_events(round: usize) -> Vec<u8> {
+    let events: Vec<_> = (0..MANY)
+        .map(|n| {
+            serde_json::json!({ "id": format!("EV{round}_{n}"),
+                "created_at": "2026-10-08T13:30:10.004Z", "resource_type": "payments",
+                "action": "failed", "links": { "payment": format!("PM{round}_{n}") },
+                "details": { "origin": "bank", "cause": "refer_to_payer",
+                    "will_attempt_retry": false } })
+        })
+        .collect();
+    serde_json::json!({ "events": events })
+        .to_string()
+        .into_bytes()
+}
+
+fn post_gocardless(harness: &Harness, body: Vec<u8>) -> impl Future<Output = u16> + use<> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(GC_SECRET.as_bytes()).expect("a key");
+    mac.update(&body);
+    let post = harness
+        .http
+        .post(harness.url("/webhooks/gocardless/gym"))
+        .header(
+            "Webhook-Signature",
+            hex::encode(mac.finalize().into_bytes()),
+        )
+        .body(body);
+    async move { post.send().await.expect("an answer").status().as_u16() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
