@@ -71,6 +71,11 @@ impl<'a> Object<'a> {
         self.0.get(name)?.as_i64()
     }
 
+    /// An amount in the currency's smallest unit. Nothing that is paid or owed is below zero.
+    pub fn amount(self, name: &str) -> Option<i64> {
+        self.integer(name).filter(|amount| *amount >= 0)
+    }
+
     /// A yes.
     pub fn is(self, name: &str) -> bool {
         self.0.get(name).and_then(Value::as_bool) == Some(true)

@@ -123,8 +123,11 @@ fn instant(object: Object<'_>, name: &str) -> Option<pbjson_types::Timestamp> {
         .map(wire::timestamp)
 }
 
+/// What is no code of ISO 4217 says nothing to anybody here, and the fact counts without it.
 fn currency(object: Object<'_>) -> Option<String> {
-    object.text("currency").map(str::to_uppercase)
+    let code = object.text("currency")?.to_ascii_uppercase();
+    let is_iso = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    is_iso.then_some(code)
 }
 
 fn text(text: Option<&str>) -> Option<String> {

@@ -9,6 +9,7 @@ mod official;
 mod outage;
 mod process;
 mod rows;
+mod shapes;
 mod silence;
 mod strangers;
 mod stripe;

@@ -127,6 +127,16 @@ fn amounts_of_any_size_pass_as_they_are_and_unknown_words_do_not_fail() {
     let event = one("stripe", &body);
     assert_eq!(event.amount_minor, Some(large));
     assert_eq!(event.currency.as_deref(), Some("JPY"));
+
+    // What cannot be is left out: the debt counts all the same.
+    let object = &mut body["data"]["object"];
+    object["amount_remaining"] = json!(-1);
+    object["currency"] = json!("usdcoin");
+    object["next_payment_attempt"] = json!(i64::MAX);
+    let event = one("stripe", &body);
+    assert_eq!(event.kind, "payment_failed");
+    assert_eq!(event.amount_minor, Some(4250), "what is due");
+    assert_eq!((event.currency, event.next_attempt_at), (None, None));
 }
 
 #[test]

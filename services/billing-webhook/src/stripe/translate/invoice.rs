@@ -15,7 +15,7 @@ fn invoice(object: Object<'_>, kind: Kind) -> Taken {
             payment_id: text(object.invoice_payment()),
             subscription_id: text(object.invoice_subscription()),
             customer_id: text(object.customer()),
-            amount_due_minor: object.integer("amount_due"),
+            amount_due_minor: object.amount("amount_due"),
             currency: currency(object),
             attempt_count: object
                 .integer("attempt_count")
@@ -28,8 +28,8 @@ fn invoice(object: Object<'_>, kind: Kind) -> Taken {
 /// What is still to be collected.
 fn outstanding(object: Object<'_>) -> Option<i64> {
     object
-        .integer("amount_remaining")
-        .or_else(|| object.integer("amount_due"))
+        .amount("amount_remaining")
+        .or_else(|| object.amount("amount_due"))
 }
 
 pub(super) fn failed(
@@ -60,8 +60,8 @@ pub(super) fn failed(
 pub(super) fn paid(object: Object<'_>, event_type: &str) -> Taken {
     let mut taken = invoice(object, Kind::PaymentSucceeded);
     // Versions before basil leave money taken elsewhere out of `amount_paid`.
-    taken.event.amount_minor = match object.integer("amount_paid") {
-        Some(0) if object.is("paid_out_of_band") => object.integer("amount_due"),
+    taken.event.amount_minor = match object.amount("amount_paid") {
+        Some(0) if object.is("paid_out_of_band") => object.amount("amount_due"),
         amount => amount,
     };
     // Its twin says the same, unless the invoice is settled only in part.
@@ -75,8 +75,8 @@ pub(super) fn paid(object: Object<'_>, event_type: &str) -> Taken {
 /// the invoice.
 pub(super) fn link(object: Object<'_>) -> Option<Taken> {
     let (paid, asked) = (
-        object.integer("amount_paid")?,
-        object.integer("amount_requested")?,
+        object.amount("amount_paid")?,
+        object.amount("amount_requested")?,
     );
     if !object.is("is_default") || paid < asked {
         return None;

@@ -12,7 +12,7 @@ pub(super) fn of(object: Object<'_>, kind: Kind) -> Taken {
         event: BillingEvent {
             payment_id: text(object.payment_intent_or_charge()),
             customer_id: text(object.customer()),
-            amount_minor: object.integer("amount"),
+            amount_minor: object.amount("amount"),
             currency: currency(object),
             reason: text(object.text("reason")),
             ..Default::default()
@@ -32,7 +32,7 @@ pub(super) fn refunded(charge: Object<'_>) -> Taken {
     let mut taken = of(charge, Kind::PaymentRefunded);
     taken.event.payment_id = text(charge.id_of("payment_intent").or_else(|| charge.text("id")));
     taken.event.invoice_id = text(charge.id_of("invoice"));
-    taken.event.amount_minor = charge.integer("amount_refunded");
+    taken.event.amount_minor = charge.amount("amount_refunded");
     taken
 }
 
@@ -57,10 +57,10 @@ pub(super) fn intent(object: Object<'_>, event_type: &str) -> Option<Taken> {
         currency: currency(object),
         ..Default::default()
     };
-    let asked = object.integer("amount");
+    let asked = object.amount("amount");
     if event_type == "payment_intent.succeeded" {
         let event = BillingEvent {
-            amount_minor: object.integer("amount_received").or(asked),
+            amount_minor: object.amount("amount_received").or(asked),
             ..event
         };
         return Some(Taken {
