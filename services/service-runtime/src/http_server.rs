@@ -9,8 +9,12 @@ use std::net::SocketAddr;
 
 use axum::Router;
 use axum::serve::ListenerExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
+
+/// Connections that may wait to be accepted. With the usual 128 a burst of senders overflows it,
+/// and whoever does not fit tries again after a whole second.
+const BACKLOG: u32 = 1024;
 
 /// Why a listener does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +43,22 @@ pub enum ServeError {
 
 /// Binds `addr`; `setting` is the variable to name when that fails.
 pub async fn bind(setting: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(addr)
-        .await
-        .map_err(|source| ServeError::Bind {
-            setting,
-            addr,
-            source,
-        })
+    listen(addr).map_err(|source| ServeError::Bind {
+        setting,
+        addr,
+        source,
+    })
+}
+
+fn listen(addr: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The port of a process that ended just now is free again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// The bound address, with the port the system chose for port 0.

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod health;
+mod http_server;
 mod identity;
 mod lifecycle;
 mod settings;
