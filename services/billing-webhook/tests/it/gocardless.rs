@@ -1,9 +1,14 @@
-//! GoCardless over real HTTP: its own answers, and bodies of many events.
+//! GoCardless: what no recorded body shows, and over real HTTP its own answers and bodies of many
+//! events.
 
+use axum::http::HeaderMap;
+use billing_webhook::provider::{self, Refusal, Translated};
+use contracts::billing::v1::BillingEvent;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::fixtures::endpoint;
 use crate::harness::{Harness, fixture};
 
 const GC_SECRET: &str = "ED7D658C-D8EB-4941-948B-3973214F2D49";
@@ -114,4 +119,126 @@ async fn all_250_events_of_a_body_are_stored_once_however_often_it_is_sent() {
         .collect();
     assert_eq!(ids.len(), 250);
     harness.stop().await;
+}
+
+fn translate(body: &Value) -> Result<Vec<Translated>, Refusal> {
+    let found = provider::find("gocardless").expect("a provider");
+    let body = body.to_string();
+    found.translate(
+        &endpoint("gocardless", true),
+        &HeaderMap::new(),
+        body.as_bytes(),
+    )
+}
+
+fn one(body: &Value) -> BillingEvent {
+    let mut translated = translate(body).expect("a body");
+    assert_eq!(translated.len(), 1);
+    translated.remove(0).event.expect("an event for us")
+}
+
+#[test]
+fn a_gocardless_event_belongs_to_its_organisation_and_to_nobody_outside_the_list() {
+    let body = fixture("gocardless/f1_partner_two_organisations.json");
+    let found = provider::find("gocardless").expect("a provider");
+    let mut endpoint = endpoint("gocardless", true);
+    let accounts = |endpoint: &_| -> Vec<String> {
+        let headers = HeaderMap::new();
+        let translated = found.translate(endpoint, &headers, &body).expect("a body");
+        let account = |one: Translated| one.event.map_or("none".into(), |event| event.account);
+        translated.into_iter().map(account).collect()
+    };
+    assert_eq!(accounts(&endpoint), ["OR00HARBOUR", "OR00QUAYSIDE"]);
+    endpoint.accounts = vec!["OR00QUAYSIDE".into()];
+    assert_eq!(accounts(&endpoint), ["none", "OR00QUAYSIDE"]);
+}
+
+#[test]
+fn a_gocardless_post_that_says_it_is_of_the_other_mode_is_not_for_us() {
+    let body = fixture("gocardless/c1_charged_back.json");
+    let found = provider::find("gocardless").expect("a provider");
+    for (origin, livemode, expected) in [
+        ("https://api.gocardless.com", true, true),
+        ("https://api-sandbox.gocardless.com", true, false),
+        ("https://api-sandbox.gocardless.com", false, true),
+        ("https://api.gocardless.com", false, false),
+        ("https://proxy.example.com", true, true),
+        ("https://proxy.example.com", false, true),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("origin", origin.parse().expect("a header"));
+        let endpoint = endpoint("gocardless", livemode);
+        let translated = found.translate(&endpoint, &headers, &body).expect("a body");
+        assert_eq!(
+            translated[0].event.is_some(),
+            expected,
+            "{origin} {livemode}"
+        );
+    }
+}
+
+#[test]
+fn bad_gocardless_bodies_are_refused_by_what_is_wrong_with_them() {
+    let good = || {
+        json!({ "events": [{ "id": "EV1", "created_at": "2026-10-08T13:30:10.004Z",
+            "resource_type": "payments", "action": "failed", "links": { "payment": "PM1" } }] })
+    };
+    assert_eq!(one(&good()).payment_id.as_deref(), Some("PM1"));
+    let changed = |pointer: &str, value: Value| {
+        let mut body = good();
+        *body.pointer_mut(pointer).expect("a field") = value;
+        body
+    };
+    for (body, expected) in [
+        (json!([]), "`events` must be a list"),
+        (json!({ "events": {} }), "`events` must be a list"),
+        (json!({ "event": [] }), "`events` must be a list"),
+        (
+            changed("/events/0", json!("x")),
+            "a `resource_type` and an `action`",
+        ),
+        (
+            changed("/events/0/action", json!(7)),
+            "a `resource_type` and an `action`",
+        ),
+        (
+            changed("/events/0/id", json!(null)),
+            "payments.failed must have an `id`",
+        ),
+        (
+            changed("/events/0/id", json!("EV 1")),
+            "`event_id` must be 1 to 64",
+        ),
+        (
+            changed("/events/0/created_at", json!("noon")),
+            "a time `created_at`",
+        ),
+        (
+            changed("/events/0/created_at", json!(1)),
+            "a time `created_at`",
+        ),
+        (
+            changed("/events/0/links", json!({ "mandate": "MD1" })),
+            "the id `links.payment`",
+        ),
+        (
+            changed("/events/0/links/payment", json!("PM.1")),
+            "`payment_id` must be 1 to 64",
+        ),
+        (
+            changed(
+                "/events/0/links",
+                json!({ "payment": "PM1", "organisation": "OR>" }),
+            ),
+            "`account` must be 1 to 64",
+        ),
+    ] {
+        let refusal = translate(&body).expect_err(expected);
+        assert!(matches!(refusal, Refusal::Body(_)));
+        assert!(
+            refusal.to_string().contains(expected),
+            "{expected}: {refusal}"
+        );
+    }
+    assert_eq!(translate(&json!({ "events": [] })), Ok(vec![]));
 }

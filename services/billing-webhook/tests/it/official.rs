@@ -1,4 +1,4 @@
-//! The providers' own libraries sign the recorded bodies, and what they sign is accepted.
+//! Signatures: what the providers' own libraries sign is accepted, and what is signed twice is not.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::fixtures::endpoint;
-use crate::harness::now;
+use crate::harness::{now, signed};
 
 /// One body, signed, as `sign_all.py` prints it.
 #[derive(Deserialize)]
@@ -112,4 +112,29 @@ fn what_the_official_libraries_sign_is_accepted_and_nothing_else() {
     let providers: Vec<_> = by_provider.keys().copied().collect();
     assert_eq!(providers, ["gocardless", "standard", "stripe"]);
     assert!(signed.len() > 60, "{by_provider:?}");
+}
+
+#[test]
+fn a_header_of_the_signature_that_stands_twice_is_refused() {
+    let at = 1_791_608_403;
+    let now = Timestamp::from_second(at).expect("an instant");
+    for (provider, name, value) in [
+        ("stripe", "stripe-signature", signed("secret", b"{}", at)),
+        (
+            "gocardless",
+            "webhook-signature",
+            "77325902caca812dc259733aacd046b73817372c777b8d95b402647474516e13".to_owned(),
+        ),
+    ] {
+        let found = provider::find(provider).expect("a provider");
+        let mut endpoint = endpoint(provider, true);
+        endpoint.secrets = vec![SecretString::from("secret")];
+        let mut headers = HeaderMap::new();
+        let check = |headers: &HeaderMap| found.verify(&endpoint, headers, b"{}", now);
+        assert!(matches!(check(&headers), Err(Refusal::Signature(_))));
+        headers.append(name, value.parse().expect("a header"));
+        assert_eq!(check(&headers), Ok(()), "{provider}");
+        headers.append(name, value.parse().expect("a header"));
+        assert!(matches!(check(&headers), Err(Refusal::Signature(_))));
+    }
 }
