@@ -1,6 +1,6 @@
 //! The one route: limits, signature, translation, publish. What is said is in `answer`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,7 +22,8 @@ use crate::provider::{self, Provider};
 /// What a request needs.
 pub struct Entrance {
     pub endpoints: Current,
-    pub intake: Intake,
+    /// Empty until the bus is there.
+    pub intake: Arc<OnceLock<Intake>>,
     pub clock: Arc<dyn Clock>,
     pub bodies: Bodies,
     /// Posts whose body is here and whose acks are not, at once.
@@ -112,7 +113,10 @@ async fn receive(
     if ours.is_empty() {
         return Answer::Received;
     }
-    match entrance.intake.publish(&ours, now).await {
+    let Some(intake) = entrance.intake.get() else {
+        return Answer::NotNow;
+    };
+    match intake.publish(&ours, now).await {
         Ok(()) => Answer::Received,
         Err(error) => {
             warn!(

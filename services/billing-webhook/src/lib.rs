@@ -14,7 +14,7 @@ pub mod provider;
 pub mod standard;
 pub mod stripe;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use event_bus::Bus;
@@ -45,24 +45,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         endpoints::watch::watch(&config.billing_endpoints_file, every, shutdown.clone())?;
     let listener = http_server::bind("HTTP_ADDR", config.http_addr).await?;
     let health_addr = health.serve(config.health_addr, shutdown.clone()).await?;
-    let bus = match Bus::start(&config.nats, "billing-webhook", &shutdown).await {
-        Err(event_bus::BusError::Stopped) => return Ok(()),
-        started => started?,
-    };
-    bus_ready.set_ready();
     info!(
         http = %http_server::local_addr(&listener)?,
         health = %health_addr,
         "billing-webhook listens"
     );
-    tokio::spawn(watch_bus(bus.clone(), bus_ready, shutdown.clone()));
-    let publisher = bus.publisher().with_time_limit(config.publish_timeout);
+    let intake = Arc::new(OnceLock::new());
     let entrance = Arc::new(Entrance {
         endpoints,
-        intake: match config.group_commit {
-            true => Intake::in_groups(publisher),
-            false => Intake::new(publisher),
-        },
+        intake: Arc::clone(&intake),
         clock: Arc::new(SystemClock),
         bodies: Bodies::new(
             config.max_body_memory_mib,
@@ -78,7 +69,31 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         max_connections: config.max_connections,
         max_age: config.max_connection_age,
     };
-    http_server::serve_guarded(listener, http::router(entrance), guards, shutdown).await?;
+    let router = http::router(entrance);
+    let serving = http_server::serve_guarded(listener, router, guards, shutdown.clone());
+    let starting = start_bus(&config, &intake, bus_ready, shutdown);
+    tokio::try_join!(async { Ok(serving.await?) }, starting)?;
+    Ok(())
+}
+
+/// Until the bus is there, posts are told to come again.
+async fn start_bus(
+    config: &Config,
+    intake: &OnceLock<Intake>,
+    ready: Condition,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let bus = match Bus::start(&config.nats, "billing-webhook", &shutdown).await {
+        Err(event_bus::BusError::Stopped) => return Ok(()),
+        started => started?,
+    };
+    let publisher = bus.publisher().with_time_limit(config.publish_timeout);
+    intake.get_or_init(|| match config.group_commit {
+        true => Intake::in_groups(publisher),
+        false => Intake::new(publisher),
+    });
+    ready.set_ready();
+    tokio::spawn(watch_bus(bus, ready, shutdown));
     Ok(())
 }
 

@@ -37,8 +37,21 @@ impl Harness {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let nats = NatsServer::start().await.expect("nats-server");
+        let harness = Self::launch(nats, change);
+        harness.until_ready().await;
+        harness
+    }
+
+    /// With a nats-server that is down.
+    pub async fn start_without_nats() -> Self {
+        let mut nats = NatsServer::start().await.expect("nats-server");
+        nats.stop().await.expect("stopped");
+        Self::launch(nats, |_| {})
+    }
+
+    fn launch(nats: NatsServer, change: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
         let endpoints_file = folder.path().join("endpoints.yaml");
         std::fs::write(&endpoints_file, endpoints(SECRET)).expect("endpoints");
@@ -66,7 +79,7 @@ impl Harness {
         change(&mut config);
         let shutdown = CancellationToken::new();
         let service = tokio::spawn(billing_webhook::run(config, shutdown.clone()));
-        let harness = Self {
+        Self {
             nats,
             http: reqwest::Client::builder()
                 .no_proxy()
@@ -78,9 +91,7 @@ impl Harness {
             shutdown,
             service,
             _folder: folder,
-        };
-        harness.until_ready().await;
-        harness
+        }
     }
 
     pub async fn until_ready(&self) {

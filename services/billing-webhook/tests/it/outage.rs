@@ -38,6 +38,30 @@ async fn without_nats_a_webhook_is_refused_for_now_and_accepted_on_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_nats_answers_for_now_and_accepts_when_nats_comes() {
+    let mut harness = Harness::start_without_nats().await;
+    let body = fixture("stripe/a1_old_invoice.payment_failed.json");
+    eventually("it listens", DEADLINE, async || {
+        TcpStream::connect(harness.address).await.is_ok()
+    })
+    .await;
+    let answer = harness.post_signed(SECRET, &body).await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    // What is wrong for good is told at once.
+    assert_eq!(
+        harness.post_signed("whsec_other", &body).await.status(),
+        400
+    );
+
+    harness.nats.restart().await.expect("started");
+    harness.until_ready().await;
+    assert_eq!(harness.post_signed(SECRET, &body).await.status(), 200);
+    assert_eq!(harness.billing().await.len(), 1);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_half_published_in_groups_is_refused_and_safe_to_send_again() {
     const EVENTS: usize = 3_000;
     let mut harness = Harness::start().await;
