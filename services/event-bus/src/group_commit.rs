@@ -197,7 +197,7 @@ impl Lane {
 
     /// Publishes a group and answers everybody in it.
     async fn flush(&self, group: Vec<Waiting>) {
-        let (batch, singles) = self.sort(group);
+        let (batch, mut singles) = self.sort(group);
         if !batch.is_empty() {
             let messages = batch.iter().map(|waiting| &waiting.message);
             match batch::send(self.publisher.jetstream(), messages).await {
@@ -213,7 +213,8 @@ impl Lane {
                     if failed == Failed::Refused {
                         self.lock().hesitate();
                     }
-                    self.send_singly(batch).await;
+                    // Together: one that hangs keeps no other back.
+                    singles.extend(batch);
                 }
             }
         }

@@ -129,28 +129,37 @@ async fn stored_count(bus: &Bus) -> u64 {
     stream.info().await.unwrap().state.messages
 }
 
-#[tokio::test]
-async fn a_message_that_cannot_be_stored_fails_alone() {
-    let (_nats, bus) = start().await;
-    let publisher = GroupPublisher::new(bus.publisher().with_time_limit(Duration::from_secs(3)));
-    let good = ids("evt", 60);
-    let large = json!("x".repeat(300 * 1024));
-    let (acks, too_large, no_stream) = tokio::join!(
-        send_all(&publisher, &good),
-        send(&publisher, SUBJECT, "large", large),
-        // Nobody's subject: in a batch it would hold up all the others.
-        send(&publisher, "nobody.listens", "lost", json!({})),
-    );
-    assert!(acks.iter().all(Result::is_ok), "{acks:?}");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_stored_fails_alone_and_keeps_nobody_waiting() {
+    let (nats, bus) = start().await;
+    let publisher = GroupPublisher::new(bus.publisher().with_time_limit(6 * DEADLINE));
+    let spawn = |subject: &'static str, id: String, body: Value| {
+        let publisher = publisher.clone();
+        tokio::spawn(async move { send(&publisher, subject, &id, body).await })
+    };
+    // All of them in one group: they wait for the one that is under way.
+    nats.pause().unwrap();
+    let first = spawn(SUBJECT, "first".into(), json!({}));
+    // Nobody's subject, which is tried again and again; in a batch it spoils the whole.
+    let lost = spawn("nobody.listens", "lost".into(), json!({}));
+    let large = spawn(SUBJECT, "large".into(), json!("x".repeat(300 * 1024)));
+    let good: Vec<_> = ids("evt", 60)
+        .into_iter()
+        .map(|id| spawn(SUBJECT, id, json!({})))
+        .collect();
+    nats.resume().unwrap();
+    first.await.unwrap().unwrap();
+    for ack in join_all(good).await {
+        ack.unwrap().unwrap();
+    }
+    let refused = large.await.unwrap();
     assert!(
-        matches!(too_large, Err(PublishError::TooLarge)),
-        "{too_large:?}"
+        matches!(refused, Err(PublishError::TooLarge)),
+        "{refused:?}"
     );
-    assert!(
-        matches!(no_stream, Err(PublishError::Unavailable(_))),
-        "{no_stream:?}"
-    );
-    assert_eq!(stored_count(&bus).await, 60);
+    assert!(!lost.is_finished(), "it waits for a stream to come up");
+    lost.abort();
+    assert_eq!(stored_count(&bus).await, 61);
 }
 
 #[tokio::test]
