@@ -10,7 +10,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+        vec![Box::new(First), Box::new(GrantsOfMember)]
     }
 
     fn migration_table_name() -> DynIden {
@@ -80,6 +80,34 @@ fn serial() -> ColumnDef {
         .auto_increment()
         .primary_key()
         .to_owned()
+}
+
+struct GrantsOfMember;
+
+impl MigrationName for GrantsOfMember {
+    fn name(&self) -> &str {
+        "m0002_grants_of_member"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for GrantsOfMember {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        // SQLite took the organization's index for a member's rows, and read them all.
+        let old = Index::drop()
+            .name("applied_grants_member")
+            .table("applied_grants")
+            .to_owned();
+        manager.drop_index(old).await?;
+        let new = Index::create()
+            .name("applied_grants_member")
+            .table("applied_grants")
+            .col("gym_id")
+            .col("member_id")
+            .col("organization_id")
+            .to_owned();
+        manager.create_index(new).await
+    }
 }
 
 fn integrations() -> TableCreateStatement {

@@ -114,22 +114,25 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn ties(&self) -> Option<Condition> {
-        let mut any = Condition::any();
-        if let Some(invoice) = self.invoice {
-            any = any.add(billing_events::Column::InvoiceId.eq(invoice));
-        }
-        if let Some(payment) = self.payment {
-            any = any.add(billing_events::Column::PaymentId.eq(payment));
-        }
-        if any.is_empty() {
-            return None;
-        }
-        Some(
-            Condition::all()
-                .add(billing_events::Column::Provider.eq(self.provider))
-                .add(billing_events::Column::Account.eq(self.account))
-                .add(any),
-        )
+        use billing_events::Column;
+        // The account is named in each branch: only then does SQLite use the index of each,
+        // and not read all events of the account.
+        let branches = [
+            (Column::InvoiceId, self.invoice),
+            (Column::PaymentId, self.payment),
+        ];
+        let any = branches
+            .into_iter()
+            .filter_map(|(column, id)| Some((column, id?)))
+            .fold(Condition::any(), |any, (column, id)| {
+                any.add(
+                    Condition::all()
+                        .add(Column::Provider.eq(self.provider))
+                        .add(Column::Account.eq(self.account))
+                        .add(column.eq(id)),
+                )
+            });
+        (!any.is_empty()).then_some(any)
     }
 }
 

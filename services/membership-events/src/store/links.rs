@@ -38,6 +38,7 @@ pub async fn list_candidates(
     db: &impl ConnectionTrait,
     key: &Keys<'_>,
 ) -> Result<Vec<Candidate>, StoreError> {
+    // The account is named in each branch, so that each finds its row of the index on SQLite too.
     let sql = "
         select r.gym_id, r.membership_id, r.kind, r.is_current,
                m.billing_subscription is not null as has_subscription
@@ -45,10 +46,9 @@ pub async fn list_candidates(
         join gym_accounts a
           on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
         join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
-        where r.provider = $1 and r.account = $2
-          and ((r.kind = 'subscription' and r.reference = $3)
-            or (r.kind = 'customer' and r.reference = $4)
-            or (r.kind = 'mandate' and r.reference = $5))
+        where (r.provider = $1 and r.account = $2 and r.kind = 'subscription' and r.reference = $3)
+           or (r.provider = $1 and r.account = $2 and r.kind = 'customer' and r.reference = $4)
+           or (r.provider = $1 and r.account = $2 and r.kind = 'mandate' and r.reference = $5)
         union all
         select m.gym_id, m.membership_id, 'metadata', true, true
         from memberships m

@@ -133,20 +133,21 @@ pub async fn people_of(
     gym: &GymId,
     memberships: &BTreeSet<MembershipId>,
 ) -> Result<Vec<MemberKey>, StoreError> {
-    membership_people::Entity::find()
+    let mut people: Vec<MemberKey> = membership_people::Entity::find()
         .select_only()
         .column(membership_people::Column::MemberId)
-        .distinct()
         .filter(membership_people::Column::GymId.eq(gym.as_str()))
         .filter(
             membership_people::Column::MembershipId
                 .is_in(memberships.iter().map(MembershipId::as_str)),
         )
-        .order_by_asc(membership_people::Column::MemberId)
         .into_tuple()
         .all(db)
         .await
-        .step("reading the people of a membership")
+        .step("reading the people of a membership")?;
+    people.sort_unstable();
+    people.dedup();
+    Ok(people)
 }
 
 /// Makes `people` the holders and payer of the membership.

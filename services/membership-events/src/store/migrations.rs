@@ -11,7 +11,7 @@ pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Initial)]
+        vec![Box::new(Initial), Box::new(PeopleByMembership)]
     }
 }
 
@@ -35,6 +35,31 @@ impl MigrationTrait for Initial {
             database
                 .execute_unprepared(&statement.replace("{growing_key}", growing_key))
                 .await?;
+        }
+        Ok(())
+    }
+}
+
+struct PeopleByMembership;
+
+impl MigrationName for PeopleByMembership {
+    fn name(&self) -> &str {
+        "m0002_people_by_membership"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for PeopleByMembership {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
+        // SQLite prefers an index that holds all it wants over one that finds it: without the
+        // member in it, the people of one membership were looked for among those of the whole gym.
+        for statement in [
+            "drop index membership_people_by_membership",
+            "create index membership_people_by_membership
+                on membership_people (gym_id, membership_id, member_id)",
+        ] {
+            database.execute_unprepared(statement).await?;
         }
         Ok(())
     }
