@@ -150,8 +150,9 @@ impl Bus {
                         source,
                     })?;
         }
+        let servers: Vec<&str> = settings.nats_url.split(',').map(str::trim).collect();
         let client = options
-            .connect(settings.nats_url.as_str())
+            .connect(servers.as_slice())
             .await
             .map_err(BusError::Connect)?;
         let js = ContextBuilder::new()

@@ -1,5 +1,6 @@
 //! The bus on a real nats-server, restarts included.
 
+mod cluster;
 mod consume;
 mod dead_letters;
 mod group_commit;
