@@ -1,8 +1,10 @@
 //! A membership: who holds it, who pays, when it runs, and its status at an instant.
 
+use std::collections::BTreeSet;
+
 use jiff::{Timestamp, civil::Date};
 
-use crate::billing::BillingState;
+use crate::billing::{BillingState, SubscriptionState};
 use crate::gym::GymRules;
 use crate::ids::{MemberId, MembershipId, PauseId, PlanId, SubscriptionId};
 use crate::words::words;
@@ -90,6 +92,8 @@ pub struct Membership {
     pub provider_pauses_ended_at: Option<Timestamp>,
     /// The current billing reference's subscription. Only its cancellation ends the membership.
     pub current_subscription: Option<SubscriptionId>,
+    /// Subscriptions of earlier references: never the current one again by themselves.
+    pub former_subscriptions: BTreeSet<SubscriptionId>,
 }
 
 impl Membership {
@@ -111,6 +115,23 @@ impl Membership {
         }
     }
 
+    /// The subscription whose pauses and end are the membership's.
+    ///
+    /// The one that the billing reference names. Where it names none, because the membership was
+    /// linked by metadata, customer or mandate, it is whichever of the linked ones was heard of
+    /// last and is not over: a subscription that another replaced says nothing any more.
+    fn subscription<'a>(&self, billing: &'a BillingState) -> Option<&'a SubscriptionState> {
+        if let Some(id) = &self.current_subscription {
+            return billing.subscriptions.get(id);
+        }
+        billing
+            .subscriptions
+            .iter()
+            .filter(|(id, _)| !self.former_subscriptions.contains(*id))
+            .max_by_key(|(id, state)| (state.cancelled_at.is_none(), state.last_heard, *id))
+            .map(|(_, state)| state)
+    }
+
     /// The first instant without access by an end that is known; `None`: open-ended.
     pub fn end(&self, billing: &BillingState, rules: &GymRules) -> Option<Timestamp> {
         let by_term = self.ends_on.map(|day| rules.after(day));
@@ -120,9 +141,7 @@ impl Membership {
                 .map_or(cancellation.at, |day| rules.after(day))
         });
         let by_provider = self
-            .current_subscription
-            .as_ref()
-            .and_then(|id| billing.subscriptions.get(id))
+            .subscription(billing)
             .and_then(|subscription| subscription.cancelled_at);
         [by_term, by_cancellation, by_provider]
             .into_iter()
@@ -145,9 +164,7 @@ impl Membership {
             (rules.begins(pause.from), earlier(until, pause.resumed_at))
         });
         let provider = self
-            .current_subscription
-            .as_ref()
-            .and_then(|id| billing.subscriptions.get(id))
+            .subscription(billing)
             .and_then(|subscription| subscription.pause.as_ref())
             .map_or_else(Vec::new, |pause| {
                 let resumed = self

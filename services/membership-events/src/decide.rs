@@ -166,10 +166,22 @@ async fn with_billing(
     gym: &GymId,
     memberships: &[store::entity::memberships::Model],
 ) -> Result<Vec<MembershipFacts>, Error> {
-    let memberships = memberships
+    let mut memberships = memberships
         .iter()
         .map(rows::membership)
         .collect::<Result<Vec<_>, _>>()?;
+    let without = memberships
+        .iter()
+        .filter(|held| held.current_subscription.is_none())
+        .map(|held| held.id.clone())
+        .collect();
+    for (id, former) in store::memberships::list_former_subscriptions(db, gym, &without).await? {
+        let held = memberships.iter_mut().find(|held| held.id == id.0);
+        // One that is no id of a subscription is none that a fact could name.
+        if let (Some(held), Ok(former)) = (held, former.parse()) {
+            held.former_subscriptions.insert(former);
+        }
+    }
     let ids = memberships.iter().map(|held| held.id.clone()).collect();
     let mut billing = billing_states(store::links::list_linked(db, gym, &ids).await?)?;
     Ok(memberships

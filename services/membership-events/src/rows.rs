@@ -1,5 +1,7 @@
 //! Stored rows as domain values. A row that makes no sense names its table, column and key.
 
+use std::collections::BTreeSet;
+
 use access_domain::entitlement::{Override, OverrideKind};
 use access_domain::gym::GymRules;
 use access_domain::ids::{OverrideId, PauseId};
@@ -162,5 +164,7 @@ pub fn membership(row: &memberships::Model) -> Result<Membership, StoreError> {
             .map(str::parse)
             .transpose()
             .map_err(|_| bad("billing_subscription"))?,
+        // Another table's; read where it matters.
+        former_subscriptions: BTreeSet::new(),
     })
 }

@@ -18,11 +18,13 @@ pub struct ProviderPause {
 }
 
 /// What a provider said of one subscription.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionState {
     pub pause: Option<ProviderPause>,
     /// Final: nothing comes after it.
     pub cancelled_at: Option<Timestamp>,
+    /// The latest that any fact said of it, payments included.
+    pub last_heard: Timestamp,
 }
 
 /// The state of each subscription. In the same instant paused beats resumed: closed is safe, and
@@ -32,17 +34,26 @@ pub(super) fn read<'a>(
 ) -> BTreeMap<SubscriptionId, SubscriptionState> {
     let mut by_subscription: BTreeMap<&SubscriptionId, Vec<&Fact>> = BTreeMap::new();
     for fact in facts {
-        let concerns = matches!(
-            fact.kind,
-            Kind::SubscriptionPaused | Kind::SubscriptionResumed | Kind::SubscriptionCancelled
-        );
-        if let (true, Some(id)) = (concerns, &fact.subscription) {
+        if let Some(id) = &fact.subscription {
             by_subscription.entry(id).or_default().push(fact);
         }
     }
     by_subscription
         .into_iter()
         .map(|(id, mut facts)| {
+            let last_heard = facts
+                .iter()
+                .map(|fact| fact.occurred_at)
+                .max()
+                .unwrap_or(Timestamp::MIN);
+            facts.retain(|fact| {
+                matches!(
+                    fact.kind,
+                    Kind::SubscriptionPaused
+                        | Kind::SubscriptionResumed
+                        | Kind::SubscriptionCancelled
+                )
+            });
             facts.sort_by_key(|fact| {
                 (
                     fact.occurred_at,
@@ -86,6 +97,7 @@ pub(super) fn read<'a>(
                 SubscriptionState {
                     pause,
                     cancelled_at,
+                    last_heard,
                 },
             )
         })

@@ -97,6 +97,7 @@ pub fn membership(id: &str, plan: &str, holders: &[&str]) -> Membership {
         pauses: Vec::new(),
         provider_pauses_ended_at: None,
         current_subscription: Some(SubscriptionId::parse(&format!("sub_{id}")).expect("an id")),
+        former_subscriptions: Default::default(),
     }
 }
 

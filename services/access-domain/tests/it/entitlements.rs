@@ -1,10 +1,10 @@
 //! Who gets in, row by row of the contract.
 
-use access_domain::billing::BillingEventKind as Kind;
+use access_domain::billing::{BillingEventKind as Kind, Fact};
 use access_domain::entitlement::{Override, OverrideKind, entitle};
 use access_domain::gym::OverdueScope;
-use access_domain::ids::{OverrideId, PauseId, PlanId};
-use access_domain::membership::{Cancellation, NextPlan, Pause, Status};
+use access_domain::ids::{OverrideId, PauseId, PlanId, SubscriptionId};
+use access_domain::membership::{Cancellation, Membership, NextPlan, Pause, Status};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::build::{
@@ -148,6 +148,39 @@ fn only_the_current_subscriptions_cancellation_ends_the_membership() {
         minute(1),
     );
     assert_eq!(reasons(&ended), ["membership_ended"]);
+}
+
+#[test]
+fn a_membership_without_a_reference_follows_the_subscription_that_is_linked_to_it() {
+    let mut held = membership("ms", "gym", &["m"]);
+    held.current_subscription = None;
+    let said = |id, kind, at, subscription| fact(id, kind, at).subscription(subscription);
+    let at_minute = |held: &Membership, told: Vec<Fact>| {
+        let whole = facts("m", vec![with(held.clone(), told)]);
+        reasons(&entitle(&whole, &rules(), minute(9)))
+    };
+
+    let paused = said("e1", Kind::SubscriptionPaused, minute(1), "sub_a");
+    assert_eq!(
+        at_minute(&held, vec![paused.clone()]),
+        ["membership_paused"]
+    );
+    let resumed = said("e2", Kind::SubscriptionResumed, minute(2), "sub_a");
+    assert!(at_minute(&held, vec![paused, resumed]).is_empty());
+
+    let ended = said("e3", Kind::SubscriptionCancelled, minute(5), "sub_a");
+    assert_eq!(at_minute(&held, vec![ended.clone()]), ["membership_ended"]);
+    let replaced = said("e4", Kind::PaymentSucceeded, minute(3), "sub_b");
+    assert!(
+        at_minute(&held, vec![ended.clone(), replaced]).is_empty(),
+        "another one goes on, though it was heard of earlier"
+    );
+
+    held.former_subscriptions = [SubscriptionId::parse("sub_a").expect("an id")].into();
+    assert!(
+        at_minute(&held, vec![ended]).is_empty(),
+        "an earlier reference ends nothing"
+    );
 }
 
 #[test]

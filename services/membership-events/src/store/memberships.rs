@@ -127,6 +127,29 @@ pub async fn list_of_people_with_gym(
     Ok((gym, memberships))
 }
 
+/// Subscriptions of former billing references, as (membership, subscription id).
+pub async fn list_former_subscriptions(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    memberships: &BTreeSet<MembershipId>,
+) -> Result<Vec<(MembershipKey, String)>, StoreError> {
+    use billing_references::Column;
+    if memberships.is_empty() {
+        return Ok(Vec::new());
+    }
+    billing_references::Entity::find()
+        .select_only()
+        .columns([Column::MembershipId, Column::Reference])
+        .filter(Column::GymId.eq(gym.as_str()))
+        .filter(Column::MembershipId.is_in(memberships.iter().map(MembershipId::as_str)))
+        .filter(Column::Kind.eq("subscription"))
+        .filter(Column::IsCurrent.eq(false))
+        .into_tuple()
+        .all(db)
+        .await
+        .step("reading former billing references")
+}
+
 /// Holders and payers of these memberships, sorted.
 pub async fn people_of(
     db: &impl ConnectionTrait,

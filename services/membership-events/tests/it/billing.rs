@@ -84,6 +84,38 @@ on_both! {
         world.until_allowed("ann", false).await;
     }
 
+    async fn a_pause_at_the_provider_is_heard_where_metadata_alone_links(world: World) {
+        world.put_gym(|_| {}).await;
+        world.put_member("ann").await;
+        let former = |at: &str| {
+            let mut former = event("evt_0", "subscription_cancelled", at);
+            former.subscription_id = Some("sub_before".into());
+            former
+        };
+        world
+            .put_membership("ms", "ann", |put| {
+                let billing = put.billing.as_mut().expect("a reference");
+                billing.subscription_id = Some("sub_before".into());
+            })
+            .await;
+        world.put_membership("ms", "ann", |put| put.billing = None).await;
+        let named = |id: &str, kind: &str, at: &str| {
+            let mut event = event(id, kind, at);
+            event.subscription_id = Some("sub_nobody_linked".into());
+            event.metadata.insert("gymflow_membership_id".into(), "ms".into());
+            event
+        };
+        world.publish(&named("evt_1", "subscription_paused", "2026-03-10T05:00:00Z")).await;
+        world.until_allowed("ann", false).await;
+        world.publish(&named("evt_2", "subscription_resumed", "2026-03-10T06:00:00Z")).await;
+        world.until_allowed("ann", true).await;
+        world.publish(&former("2026-03-10T07:00:00Z")).await;
+        world.until_billing_is_quiet().await;
+        assert!(world.published("ann").await.expect("a state").allowed, "an earlier reference");
+        world.publish(&named("evt_3", "subscription_cancelled", "2026-03-10T08:00:00Z")).await;
+        world.until_allowed("ann", false).await;
+    }
+
     async fn a_payment_is_tied_to_its_invoice_by_a_later_event(world: World) {
         world.with_ann().await;
         world.publish(&invoice("evt_1", "payment_succeeded", "in_1", "2026-03-09T05:00:00Z")).await;
