@@ -10,6 +10,8 @@ use service_runtime::lifecycle::LifecycleSettings;
 use service_runtime::settings::positive_duration;
 use service_runtime::telemetry::TelemetrySettings;
 
+use crate::catchup::CatchUpSettings;
+
 /// Takes payment providers' webhooks and answers when they are on disk.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -77,6 +79,9 @@ pub struct Config {
     /// Whether events that wait together share a disk flush.
     #[arg(long, env = "GROUP_COMMIT", default_value_t = true, action = clap::ArgAction::Set)]
     pub group_commit: bool,
+    /// Catching up on what a provider could not deliver.
+    #[command(flatten)]
+    pub catchup: CatchUpSettings,
     /// The bus.
     #[command(flatten)]
     pub nats: NatsSettings,

@@ -45,6 +45,8 @@ pub struct Endpoint {
     pub tolerance_seconds: i64,
     /// Which of Stripe's events tell of payments.
     pub collects_by: CollectsBy,
+    /// Of the provider's API, for catching up; none: it is not caught up.
+    pub api_key: Option<SecretString>,
 }
 
 /// How a Stripe account collects.
@@ -77,6 +79,11 @@ impl Endpoints {
     /// The endpoint at `/webhooks/{provider}/{id}`.
     pub fn find(&self, provider: &str, id: &str) -> Option<&Endpoint> {
         self.by_path.get(&(provider.to_owned(), id.to_owned()))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.by_path.values()
     }
 
     /// How many there are.
@@ -187,9 +194,9 @@ struct Written {
     secret_files: Vec<PathBuf>,
     tolerance_seconds: Option<i64>,
     collects_by: Option<CollectsBy>,
-    /// For catching up on what the provider could not deliver; kept out of this version's work.
-    #[serde(default)]
-    #[allow(dead_code, reason = "part of the file's format; catching up reads it")]
+    /// Of the provider's API: then what it could not deliver is asked for there.
+    api_key: Option<SecretString>,
+    /// A file with that key alone.
     api_key_file: Option<PathBuf>,
 }
 
@@ -209,7 +216,7 @@ impl Written {
         for account in &self.accounts {
             id("accounts", account)?;
         }
-        if provider::find(&self.provider).is_none() {
+        let Some(provider) = provider::find(&self.provider) else {
             let known: Vec<_> = provider::PROVIDERS
                 .iter()
                 .map(|known| known.name())
@@ -218,7 +225,7 @@ impl Written {
                 "provider",
                 &format!("must be one of {}", known.join(", ")),
             ));
-        }
+        };
         let tolerance_seconds = self.tolerance_seconds.unwrap_or(DEFAULT_TOLERANCE);
         if !(1..=86_400).contains(&tolerance_seconds) {
             return Err(wrong(
@@ -255,6 +262,29 @@ impl Written {
                 key(secret).map_err(|why| wrong("secrets", why))?;
             }
         }
+        let api_key = match (self.api_key, self.api_key_file) {
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                return Err(wrong("api_key", "must not stand beside `api_key_file`"));
+            }
+            (Some(key), None) => Some(("api_key", key)),
+            (None, Some(path)) => {
+                let text = read(&path).map_err(|error| {
+                    wrong(
+                        "api_key_file",
+                        &format!("{} cannot be read: {error}", path.display()),
+                    )
+                })?;
+                Some(("api_key_file", SecretString::from(text)))
+            }
+        };
+        let api_key = match api_key {
+            Some((field, _)) if provider.listing().is_none() => {
+                return Err(wrong(field, "is for stripe and gocardless alone"));
+            }
+            Some((field, key)) => Some(one_word(&key).map_err(|why| wrong(field, why))?),
+            None => None,
+        };
         Ok(Endpoint {
             id: self.id,
             provider: self.provider,
@@ -264,7 +294,18 @@ impl Written {
             secrets,
             tolerance_seconds,
             collects_by: self.collects_by.unwrap_or_default(),
+            api_key,
         })
+    }
+}
+
+/// An API key as it stands in a header: one word, without the line's end of the file around it.
+fn one_word(key: &SecretString) -> Result<SecretString, &'static str> {
+    use secrecy::ExposeSecret;
+    let key = key.expose_secret().trim();
+    match !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(SecretString::from(key)),
+        false => Err("must be one word"),
     }
 }
 
@@ -273,7 +314,7 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "endpoints:\n\
-        - { id: main, provider: stripe, account: acct_default, accounts: [acct_a], livemode: true, secrets: [whsec_a, whsec_b], tolerance_seconds: 300, api_key_file: /run/secrets/stripe }\n\
+        - { id: main, provider: stripe, account: acct_default, accounts: [acct_a], livemode: true, secrets: [whsec_a, whsec_b], tolerance_seconds: 300, api_key: sk_live_a }\n\
         - { id: desk, provider: standard, account: acct_desk, secrets: ['whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'] }\n";
 
     #[test]
@@ -341,8 +382,8 @@ mod tests {
                 "line 3: missing field `account`",
             ),
             (
-                "api_key_file: /run",
-                "secret_files: [/nowhere/a], api_key_file: /run",
+                "api_key: sk",
+                "secret_files: [/nowhere/a], api_key: sk",
                 "line 2: `secret_files` /nowhere/a cannot be read",
             ),
             (
@@ -365,6 +406,58 @@ mod tests {
         for text in ["", "endpoints: []", "endpoints: 3", "- nonsense", "{"] {
             assert!(Endpoints::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_api_key_stands_in_the_file_or_in_one_of_its_own_and_is_never_shown() {
+        use secrecy::ExposeSecret;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key");
+        std::fs::write(&file, "sk_live_b\n").expect("written");
+        let in_file = format!("api_key_file: {}", file.display());
+        let with = |to: &str| Endpoints::parse(&GOOD.replace("api_key: sk_live_a", to));
+        for (written, key) in [
+            ("api_key: sk_live_a", Some("sk_live_a")),
+            (&in_file, Some("sk_live_b")),
+            ("livemode: true", None),
+        ] {
+            let endpoints = match written {
+                "livemode: true" => Endpoints::parse(&GOOD.replace(", api_key: sk_live_a", "")),
+                written => with(written),
+            };
+            let endpoints = endpoints.expect(written);
+            let main = endpoints.find("stripe", "main").expect("the endpoint");
+            let found = main.api_key.as_ref().map(ExposeSecret::expose_secret);
+            assert_eq!(found, key);
+            assert!(!format!("{endpoints:?}").contains("sk_live"));
+        }
+        std::fs::write(&file, "\n").expect("written");
+        let both = format!("api_key: sk_live_a, {in_file}");
+        for (to, expected) in [
+            ("api_key: ''", "line 2: `api_key` must be one word"),
+            ("api_key: 'sk live'", "line 2: `api_key` must be one word"),
+            (&in_file, "line 2: `api_key_file` must be one word"),
+            (&both, "line 2: `api_key` must not stand beside"),
+            (
+                "api_key_file: /nowhere/a",
+                "line 2: `api_key_file` /nowhere/a cannot be read",
+            ),
+        ] {
+            let error = with(to).expect_err(to).to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+            assert!(!error.contains("sk"), "{to}: {error}");
+        }
+        let standard = GOOD.replace(
+            "account: acct_desk",
+            "account: acct_desk, api_key: sk_live_a",
+        );
+        let error = Endpoints::parse(&standard)
+            .expect_err("standard")
+            .to_string();
+        assert!(
+            error.contains("line 3: `api_key` is for stripe and gocardless alone"),
+            "{error}"
+        );
     }
 
     #[test]

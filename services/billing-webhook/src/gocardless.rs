@@ -4,6 +4,7 @@
 //! organisations: then each event's own is its account. An event holds ids and causes, and neither
 //! amount nor currency; they would have to be asked for, which no request waits for.
 
+pub mod listing;
 pub mod payload;
 pub mod signature;
 pub mod translate;
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::catchup::listing::Listing;
 use crate::checked;
 use crate::endpoints::Endpoint;
 use crate::provider::{self, Provider, Refusal, Translated};
@@ -36,6 +38,10 @@ impl Provider for GoCardless {
     /// 498, "token invalid", is no standard status and the one that GoCardless asks for.
     fn bad_signature(&self) -> StatusCode {
         StatusCode::from_u16(498).unwrap_or(StatusCode::BAD_REQUEST)
+    }
+
+    fn listing(&self) -> Option<&'static dyn Listing> {
+        Some(&listing::GoCardlessEvents)
     }
 
     fn verify(

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::answer::Answer;
 use crate::body::{Bodies, Unread};
+use crate::catchup::heard::Heard;
 use crate::endpoints::watch::Current;
 use crate::intake::Intake;
 use crate::measures::{self, OVERLOADS};
@@ -26,6 +27,7 @@ pub struct Entrance {
     pub intake: Arc<OnceLock<Intake>>,
     pub clock: Arc<dyn Clock>,
     pub bodies: Bodies,
+    pub heard: Arc<Heard>,
     /// Posts whose body is here and whose acks are not, at once.
     pub in_flight: Semaphore,
 }
@@ -99,7 +101,10 @@ async fn receive(
         .verify(endpoint, headers, &body.bytes, now)
         .and_then(|()| provider.translate(endpoint, headers, &body.bytes))
     {
-        Ok(translated) => translated,
+        Ok(translated) => {
+            entrance.heard.note(endpoint, now);
+            translated
+        }
         Err(refusal) => {
             info!(provider = provider.name(), endpoint = %endpoint.id, "Refused a webhook: {refusal}");
             return Answer::Refused(refusal);

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod catchup;
 pub mod checked;
 pub mod config;
 pub mod endpoints;
@@ -24,10 +25,13 @@ use service_runtime::http_server;
 use service_runtime::http_server::Guards;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::body::Bodies;
+use crate::catchup::CatchUp;
+use crate::catchup::heard::Heard;
 use crate::config::Config;
+use crate::endpoints::watch::Current;
 use crate::error::Error;
 use crate::http::Entrance;
 use crate::intake::Intake;
@@ -38,6 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Serves until `shutdown`, then lets open posts finish.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     measures::register();
+    catchup::measures::register();
     let health = Health::new();
     let bus_ready = health.condition("bus");
     let every = config.billing_endpoints_check_every;
@@ -51,8 +56,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
         "billing-webhook listens"
     );
     let intake = Arc::new(OnceLock::new());
+    let heard = Arc::new(Heard::default());
     let entrance = Arc::new(Entrance {
-        endpoints,
+        endpoints: endpoints.clone(),
+        heard: Arc::clone(&heard),
         intake: Arc::clone(&intake),
         clock: Arc::new(SystemClock),
         bodies: Bodies::new(
@@ -71,7 +78,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Erro
     };
     let router = http::router(entrance);
     let serving = http_server::serve_guarded(listener, router, guards, shutdown.clone());
-    let starting = start_bus(&config, &intake, bus_ready, shutdown);
+    let starting = start_bus(&config, &intake, bus_ready, shutdown, endpoints, heard);
     tokio::try_join!(async { Ok(serving.await?) }, starting)?;
     Ok(())
 }
@@ -82,18 +89,27 @@ async fn start_bus(
     intake: &OnceLock<Intake>,
     ready: Condition,
     shutdown: CancellationToken,
+    endpoints: Current,
+    heard: Arc<Heard>,
 ) -> Result<(), Error> {
     let bus = match Bus::start(&config.nats, "billing-webhook", &shutdown).await {
         Err(event_bus::BusError::Stopped) => return Ok(()),
         started => started?,
     };
     let publisher = bus.publisher().with_time_limit(config.publish_timeout);
-    intake.get_or_init(|| match config.group_commit {
+    let intake = intake.get_or_init(|| match config.group_commit {
         true => Intake::in_groups(publisher),
         false => Intake::new(publisher),
     });
     ready.set_ready();
-    tokio::spawn(watch_bus(bus, ready, shutdown));
+    let settings = config.catchup.clone();
+    let clock = Arc::new(SystemClock);
+    let catch_up = CatchUp::new(settings, endpoints, clock, &bus, intake.clone(), heard);
+    tokio::spawn(watch_bus(bus, ready, shutdown.clone()));
+    // On a task of its own: whatever befalls it, posts are taken.
+    if tokio::spawn(catch_up.run(shutdown)).await.is_err() {
+        error!("Catching up broke down; it begins again when this replica starts");
+    }
     Ok(())
 }
 

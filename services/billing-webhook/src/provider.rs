@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 
+use crate::catchup::listing::Listing;
 use crate::endpoints::Endpoint;
 use crate::{gocardless, standard, stripe};
 
@@ -53,6 +54,11 @@ pub trait Provider: Send + Sync {
     /// The status that says "the signature is missing, wrong or stale".
     fn bad_signature(&self) -> StatusCode {
         StatusCode::BAD_REQUEST
+    }
+
+    /// How its API lists events; `None`: it has none to be asked.
+    fn listing(&self) -> Option<&'static dyn Listing> {
+        None
     }
 
     /// Checks the signature over the raw bytes, at `now`.

@@ -1,5 +1,6 @@
 //! Stripe: <https://docs.stripe.com/webhooks>.
 
+pub mod listing;
 pub mod payload;
 pub mod signature;
 pub mod translate;
@@ -8,6 +9,7 @@ use axum::http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::catchup::listing::Listing;
 use crate::checked;
 use crate::endpoints::Endpoint;
 use crate::provider::{self, Provider, Refusal, Translated};
@@ -18,6 +20,10 @@ pub struct Stripe;
 impl Provider for Stripe {
     fn name(&self) -> &'static str {
         "stripe"
+    }
+
+    fn listing(&self) -> Option<&'static dyn Listing> {
+        Some(&listing::StripeEvents)
     }
 
     fn verify(

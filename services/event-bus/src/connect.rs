@@ -1,6 +1,7 @@
 //! The connection: settings, options that differ from the client's defaults, and the [`Bus`] from
 //! which publishers, consumers and projections are made.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::bucket::Bucket;
 use crate::consume::Consumer;
 use crate::consumer_config::ConsumerConfig;
 use crate::dead_letter::DeadLetters;
@@ -19,6 +21,7 @@ use crate::metrics;
 use crate::preflight::{self, PreflightError};
 use crate::projection::Projection;
 use crate::publish::Publisher;
+use crate::stored_ids::{self, StoredIdsError};
 use crate::topology::{self, TopologyError};
 
 /// A dead server is noticed after two of these.
@@ -207,7 +210,23 @@ impl Bus {
         self.js.query_account().await.map(drop)
     }
 
-    /// The JetStream context, for the bucket and for purging an erased member's subjects.
+    /// The bucket of the catch-up's cursor and turn.
+    pub fn catchup_bucket(&self) -> Bucket {
+        Bucket::new(self.js.clone(), topology::CATCHUP)
+    }
+
+    /// Which of `ids` are on `stream`, in messages under `filter` stored at `since` or later.
+    pub async fn stored_ids(
+        &self,
+        stream: &str,
+        filter: &str,
+        since: jiff::Timestamp,
+        ids: &HashSet<String>,
+    ) -> Result<HashSet<String>, StoredIdsError> {
+        stored_ids::find(&self.js, stream, filter, since, ids).await
+    }
+
+    /// The JetStream context, for purging an erased member's subjects.
     pub fn jetstream(&self) -> &Context {
         &self.js
     }

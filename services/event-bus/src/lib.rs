@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backoff;
+pub mod bucket;
 pub mod connect;
 pub mod consume;
 mod consumer_config;
@@ -16,10 +17,12 @@ pub mod preflight;
 pub mod projection;
 pub mod publish;
 mod sent_ids;
+pub mod stored_ids;
 pub mod topology;
 pub mod trace_context;
 mod worker;
 
+pub use bucket::{Bucket, BucketError};
 pub use connect::{Bus, BusError, NatsSettings};
 pub use consume::Consumer;
 pub use consumer_config::{ConsumerConfig, Ordering, StartAt};
@@ -31,3 +34,4 @@ pub use feed::OpenError;
 pub use group_commit::GroupPublisher;
 pub use projection::{Entry, Projection, ProjectionStatus};
 pub use publish::{Ack, PendingAck, PublishError, Publisher};
+pub use stored_ids::StoredIdsError;

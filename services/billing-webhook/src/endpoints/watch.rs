@@ -25,6 +25,11 @@ impl Current {
     pub fn load(&self) -> arc_swap::Guard<Arc<Endpoints>> {
         self.0.load()
     }
+
+    /// Those of now, to keep.
+    pub fn load_full(&self) -> Arc<Endpoints> {
+        self.0.load_full()
+    }
 }
 
 /// Reads the file, and again whenever it changes, until `shutdown`.

@@ -23,6 +23,7 @@ pub fn endpoint(provider: &str, livemode: bool) -> Endpoint {
         secrets: Vec::new(),
         tolerance_seconds: 300,
         collects_by: CollectsBy::default(),
+        api_key: None,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use billing_webhook::catchup::CatchUpSettings;
 use billing_webhook::config::Config;
 use billing_webhook::stripe::signature::HEADER;
 use contracts::subjects;
@@ -70,6 +71,7 @@ impl Harness {
             max_connection_age: Duration::from_secs(120),
             max_body_memory_mib: 16,
             group_commit: true,
+            catchup: CatchUpSettings::for_testing(None),
             nats: NatsSettings::for_testing(&nats.url(), &nats.monitor_url()),
             telemetry: TelemetrySettings::for_testing(),
             lifecycle: LifecycleSettings {
