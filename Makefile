@@ -40,6 +40,12 @@ test: tools lint ## Everything a change must pass, on a fresh machine
 	cargo test --workspace --all-targets --locked --no-fail-fast
 	cargo test --workspace --doc --locked
 
+.PHONY: soak
+soak: tools ## Storms of webhooks over killed processes at full length, another each time, and power cuts
+	$(BUILD)
+	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
+		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut::
+
 .PHONY: bench
 bench: $(NATS) ## Webhook to Kisi next to a bare floor, and memory at rest; writes target/bench/report.json
 	cargo build --release --workspace --bins --locked

@@ -1,5 +1,6 @@
 //! The whole product as processes: the demo on both databases, kills between webhook and Kisi,
-//! restarts on the same data, and another Kisi that a script sets up.
+//! restarts on the same data, a storm of webhooks over killed processes, and another Kisi that a
+//! script sets up.
 
 #![allow(clippy::disallowed_methods, reason = "the stack runs in real time")]
 
@@ -7,3 +8,10 @@ mod another_kisi;
 mod demo;
 mod faults;
 mod harness;
+mod history;
+mod observed;
+mod plot;
+mod reference;
+mod sender;
+mod storm;
+mod stripe_bodies;
