@@ -178,7 +178,7 @@ async fn intend<C: ConnectionTrait>(
     };
     for (group, window) in groups {
         let row = new_row(snapshot, group, window, user, epoch, now);
-        let row = row.insert(txn).await?;
+        let row = applied_grants::insert(txn, row).await?;
         snapshot.rows.push(row);
     }
     Ok(())
@@ -242,10 +242,10 @@ async fn save<C: ConnectionTrait>(
     member: members::Model,
     known: bool,
 ) -> Result<members::Model, DbErr> {
-    let row = member.clone().into_active_model().reset_all();
     if known {
-        members::Entity::update(row).exec(txn).await?;
+        members::put_version(txn, &member).await?;
     } else {
+        let row = member.clone().into_active_model().reset_all();
         members::Entity::insert(row)
             .exec_without_returning(txn)
             .await?;

@@ -23,6 +23,13 @@ pub mod outbox;
 
 pub use connection::{DatabaseSettings, Store};
 
+/// `count` placeholders from `$first` on, for a statement that is written out. Those that a door
+/// waits for are: to build a query anew each time takes longer than to run it.
+pub(crate) fn placeholders(first: usize, count: usize) -> String {
+    let numbers: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
+    numbers.join(", ")
+}
+
 /// What can go wrong with a stored row or the database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -3,7 +3,7 @@
 
 use kisi_client::model::NewGroupAssignment;
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
-use sea_orm::{ActiveModelTrait, ActiveValue, DbErr, IntoActiveModel};
+use sea_orm::DbErr;
 
 use super::window::kisi_window;
 use super::{Attempt, Engine};
@@ -150,12 +150,12 @@ impl Engine {
             self.lease.epoch(),
             self.shared.now(),
         );
-        let row = applied_grants::ActiveModel {
-            state: ActiveValue::Set(state.to_owned()),
-            assignment_id: ActiveValue::Set(assignment),
+        let row = applied_grants::Model {
+            state: state.to_owned(),
+            assignment_id: assignment,
             ..row
         };
-        let row = row.insert(&self.shared.db).await?;
+        let row = applied_grants::insert(&self.shared.db, row).await?;
         let id = row.id;
         attempt.snapshot.rows.push(row);
         if assignment.is_some() {
@@ -174,7 +174,7 @@ pub fn new_row(
     user: i64,
     epoch: i64,
     now: i64,
-) -> applied_grants::ActiveModel {
+) -> applied_grants::Model {
     applied_grants::Model {
         id: 0,
         organization_id: snapshot.integration.organization_id.unwrap_or_default(),
@@ -189,19 +189,5 @@ pub fn new_row(
         valid_until: window.until,
         intended_at: now,
         updated_at: now,
-    }
-    .into_active_model()
-    .reset_all_but_id()
-}
-
-trait AllButId {
-    fn reset_all_but_id(self) -> Self;
-}
-
-impl AllButId for applied_grants::ActiveModel {
-    fn reset_all_but_id(self) -> Self {
-        let mut row = self.reset_all();
-        row.id = ActiveValue::NotSet;
-        row
     }
 }

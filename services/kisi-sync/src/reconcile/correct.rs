@@ -106,9 +106,9 @@ impl Pass {
             let user = held.kisi_user_id.unwrap_or_default();
             let epoch = self.lease.epoch();
             let mut row = crate::apply::new_row(&snapshot, group.0, window, user, epoch, now);
-            row.assignment_id = ActiveValue::Set(Some(*assignment));
-            row.state = ActiveValue::Set(applied_grants::STANDING.to_owned());
-            row.insert(txn).await?;
+            row.assignment_id = Some(*assignment);
+            row.state = applied_grants::STANDING.to_owned();
+            applied_grants::insert(txn, row).await?;
         }
         Ok(())
     }

@@ -7,8 +7,7 @@
 use std::collections::BTreeSet;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Query;
-use sea_orm::{Condition, QueryOrder};
+use sea_orm::{FromQueryResult, QueryOrder, Statement};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "applied_grants")]
@@ -61,28 +60,23 @@ pub async fn of_member<C: ConnectionTrait>(
     gym: &str,
     member: &str,
 ) -> Result<OfMember, DbErr> {
-    let own = Condition::all()
-        .add(Column::OrganizationId.eq(organization))
-        .add(Column::GymId.eq(gym))
-        .add(Column::MemberId.eq(member));
-    let assignments = Query::select()
-        .column(Column::AssignmentId)
-        .from(Entity)
-        .and_where(Column::OrganizationId.eq(organization))
-        .and_where(Column::GymId.eq(gym))
-        .and_where(Column::MemberId.eq(member))
-        .and_where(Column::AssignmentId.is_not_null())
-        .to_owned();
     // In one statement, because a revoke waits for it; with the organization in each branch, so
     // that SQLite uses the index of each and does not read the whole organization.
-    let theirs = Condition::all()
-        .add(Column::OrganizationId.eq(organization))
-        .add(Column::AssignmentId.in_subquery(assignments));
-    let found = Entity::find()
-        .filter(Condition::any().add(own).add(theirs))
-        .order_by_asc(Column::Id)
-        .all(db)
-        .await?;
+    let sql = "select * from applied_grants
+        where (organization_id = $1 and gym_id = $2 and member_id = $3)
+           or (organization_id = $1 and assignment_id in (
+                   select assignment_id from applied_grants
+                   where organization_id = $1 and gym_id = $2 and member_id = $3
+                     and assignment_id is not null))
+        order by id";
+    let values = [organization.into(), gym.into(), member.into()];
+    let found = Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await?;
     let (rows, others): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|row| row.gym_id == gym && row.member_id == member);
@@ -90,6 +84,42 @@ pub async fn of_member<C: ConnectionTrait>(
         rows,
         shared: others.iter().filter_map(|row| row.assignment_id).collect(),
     })
+}
+
+#[derive(FromQueryResult)]
+struct Numbered {
+    id: i64,
+}
+
+/// Writes a new row, whose `id` is not looked at, and answers it with its number.
+pub async fn insert<C: ConnectionTrait>(db: &C, row: Model) -> Result<Model, DbErr> {
+    let sql = "insert into applied_grants (organization_id, gym_id, member_id, group_id,
+            kisi_user_id, assignment_id, state, epoch, valid_from, valid_until, intended_at,
+            updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id";
+    let values: [Value; 12] = [
+        row.organization_id.into(),
+        row.gym_id.clone().into(),
+        row.member_id.clone().into(),
+        row.group_id.into(),
+        row.kisi_user_id.into(),
+        row.assignment_id.into(),
+        row.state.clone().into(),
+        row.epoch.into(),
+        row.valid_from.into(),
+        row.valid_until.into(),
+        row.intended_at.into(),
+        row.updated_at.into(),
+    ];
+    let numbered = Numbered::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .one(db)
+    .await?;
+    let Numbered { id } = numbered.ok_or(DbErr::RecordNotInserted)?;
+    Ok(Model { id, ..row })
 }
 
 /// All of one gym's rows in an organization.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::entity::prelude::*;
+use sea_orm::{FromQueryResult, Statement};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -132,7 +133,14 @@ impl Model {
 
 /// The gym's integration, also a disabled one.
 pub async fn find<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id(gym.to_owned()).one(db).await
+    let sql = "select * from integrations where gym_id = $1";
+    Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [gym.into()],
+    ))
+    .one(db)
+    .await
 }
 
 /// Every gym with an enabled integration.

@@ -5,8 +5,8 @@
 //! first sync needs no replay.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::{Expr, ExprTrait, LockType};
-use sea_orm::{DbBackend, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QuerySelect, Statement, Value};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -123,9 +123,25 @@ pub async fn find<C: ConnectionTrait>(
     gym: &str,
     member: &str,
 ) -> Result<Option<Model>, DbErr> {
-    Entity::find_by_id((gym.to_owned(), member.to_owned()))
-        .one(db)
-        .await
+    find_locked(db, gym, member, "").await
+}
+
+/// A door waits for this one: written out, it costs no building of a query each time.
+async fn find_locked<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+    lock: &str,
+) -> Result<Option<Model>, DbErr> {
+    let sql = format!("select * from members where gym_id = $1 and member_id = $2{lock}");
+    let values = [gym.into(), member.into()];
+    Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .one(db)
+    .await
 }
 
 /// One member's row, kept from other writers until the transaction ends.
@@ -134,11 +150,46 @@ pub async fn find_for_update<C: ConnectionTrait>(
     gym: &str,
     member: &str,
 ) -> Result<Option<Model>, DbErr> {
-    let mut query = Entity::find_by_id((gym.to_owned(), member.to_owned()));
-    if txn.get_database_backend() == DbBackend::Postgres {
-        query = query.lock(LockType::Update);
+    let lock = match txn.get_database_backend() {
+        DbBackend::Postgres => " for update",
+        _ => "",
+    };
+    find_locked(txn, gym, member, lock).await
+}
+
+/// Keeps what a new version says of the member; everything about Kisi stays as it is.
+pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(), DbErr> {
+    let sql = "update members set version = $1, plans = $2, erased = $3, cause_kind = $4,
+            cause_id = $5, received_at = $6, decided_at = $7, traceparent = $8, pending = $9,
+            background = $10, retry_at = $11, answered_version = $12, applied_seq = $13,
+            failure = $14, held_by = $15, updated_at = $16
+        where gym_id = $17 and member_id = $18";
+    let values: [Value; 18] = [
+        member.version.into(),
+        member.plans.clone().into(),
+        member.erased.into(),
+        member.cause_kind.clone().into(),
+        member.cause_id.clone().into(),
+        member.received_at.into(),
+        member.decided_at.into(),
+        member.traceparent.clone().into(),
+        member.pending.into(),
+        member.background.into(),
+        member.retry_at.into(),
+        member.answered_version.into(),
+        member.applied_seq.into(),
+        member.failure.clone().into(),
+        member.held_by.clone().into(),
+        member.updated_at.into(),
+        member.gym_id.clone().into(),
+        member.member_id.clone().into(),
+    ];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let done = db.execute_raw(statement).await?;
+    if done.rows_affected() == 0 {
+        return Err(DbErr::RecordNotUpdated);
     }
-    query.one(txn).await
+    Ok(())
 }
 
 /// All members of a gym.

@@ -5,11 +5,15 @@ use kisi_simulator::settings::{LimiterModel, Settings};
 use crate::harness::{GYM, On, PLAN, Stage};
 use crate::kisi::GROUP;
 
-async fn a_whole_set_up_is_never_answered_429(limiter: LimiterModel, jitter_ms: u64) {
+/// The margin between what Kisi allows and what we send is five percent of its second, or of one
+/// distance for a bucket of one. Here it also has to hold what a busy machine adds to the way; how
+/// much of it the network alone may take is shown in kisi-client, in virtual time.
+async fn a_whole_set_up_is_never_answered_429(limiter: LimiterModel, rate: u32, jitter_ms: u64) {
     let stage = Stage::set_with(
         On::Sqlite,
         Settings {
             limiter,
+            rate,
             jitter_ms,
             ..Settings::default()
         },
@@ -17,7 +21,7 @@ async fn a_whole_set_up_is_never_answered_429(limiter: LimiterModel, jitter_ms: 
     .await;
     let mut replica = stage
         .start_with(&[
-            ("kisi-requests-per-second", "5"),
+            ("kisi-requests-per-second", &rate.to_string()),
             ("kisi-request-timeout", "5s"),
         ])
         .await;
@@ -39,17 +43,17 @@ async fn a_whole_set_up_is_never_answered_429(limiter: LimiterModel, jitter_ms: 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_set_up_is_never_answered_429_under_a_fixed_window() {
-    a_whole_set_up_is_never_answered_429(LimiterModel::FixedWindow, 50).await;
+    a_whole_set_up_is_never_answered_429(LimiterModel::FixedWindow, 5, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_set_up_is_never_answered_429_under_a_sliding_window() {
-    a_whole_set_up_is_never_answered_429(LimiterModel::SlidingWindowCountingRefused, 50).await;
+    a_whole_set_up_is_never_answered_429(LimiterModel::SlidingWindowCountingRefused, 5, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_set_up_is_never_answered_429_under_a_bucket_of_one() {
-    a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 0).await;
+    a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 2, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

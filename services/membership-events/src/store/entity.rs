@@ -190,24 +190,9 @@ pub mod memberships {
         pub source_version: i64,
     }
 
-    /// What is joined.
+    /// No relations are followed.
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {
-        /// Whose rules hold.
-        #[sea_orm(
-            belongs_to = "super::gyms::Entity",
-            from = "Column::GymId",
-            to = "super::gyms::Column::GymId"
-        )]
-        Gym,
-    }
-
-    impl Related<super::gyms::Entity> for Entity {
-        fn to() -> RelationDef {
-            Relation::Gym.def()
-        }
-    }
-
+    pub enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MembershipId};
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
-    RelationTrait, Set, Statement, Value,
+    RelationTrait, Statement, Value,
 };
 
 use super::billing::Keys;
 use super::entity::{billing_events, billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
-use super::{Step, StoreError};
+use super::{Step, StoreError, placeholders};
 
 /// A membership in its gym.
 pub type Pair = (GymKey, MembershipKey);
@@ -101,21 +100,31 @@ pub async fn link(
     event_id: &str,
     memberships: &BTreeSet<Pair>,
 ) -> Result<(), StoreError> {
-    let rows = memberships
-        .iter()
-        .map(|(gym, membership)| billing_links::ActiveModel {
-            gym_id: Set(gym.clone()),
-            membership_id: Set(membership.clone()),
-            provider: Set(keys.provider.to_owned()),
-            account: Set(keys.account.to_owned()),
-            event_id: Set(event_id.to_owned()),
-        });
-    billing_links::Entity::insert_many(rows)
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(db)
-        .await
-        .step("linking a billing event")
-        .map(drop)
+    let mut sql = String::from(
+        "insert into billing_links (provider, account, event_id, gym_id, membership_id) values ",
+    );
+    let mut values: Vec<Value> = vec![keys.provider.into(), keys.account.into(), event_id.into()];
+    for (index, (gym, membership)) in memberships.iter().enumerate() {
+        let (n, comma) = (values.len(), if index == 0 { "" } else { ", " });
+        sql.push_str(&format!("{comma}($1, $2, $3, ${}, ${})", n + 1, n + 2));
+        values.extend([gym.clone().into(), membership.clone().into()]);
+    }
+    sql.push_str(" on conflict do nothing");
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await
+    .step("linking a billing event")
+    .map(drop)
+}
+
+/// One event of a membership.
+#[derive(FromQueryResult)]
+struct Linked {
+    membership_id: MembershipKey,
+    event: String,
 }
 
 /// The events of these memberships, each as (membership, event JSON).
@@ -127,19 +136,28 @@ pub async fn list_linked(
     if memberships.is_empty() {
         return Ok(Vec::new());
     }
-    billing_links::Entity::find()
-        .select_only()
-        .join(JoinType::InnerJoin, billing_links::Relation::Event.def())
-        .column(billing_links::Column::MembershipId)
-        .column(billing_events::Column::Event)
-        .filter(billing_links::Column::GymId.eq(gym.as_str()))
-        .filter(
-            billing_links::Column::MembershipId.is_in(memberships.iter().map(MembershipId::as_str)),
-        )
-        .into_tuple()
-        .all(db)
-        .await
-        .step("reading billing facts")
+    let sql = format!(
+        "select l.membership_id, e.event from billing_links l
+         join billing_events e
+           on e.provider = l.provider and e.account = l.account and e.event_id = l.event_id
+         where l.gym_id = $1 and l.membership_id in ({})",
+        placeholders(2, memberships.len())
+    );
+    let values = std::iter::once(gym.as_str())
+        .chain(memberships.iter().map(MembershipId::as_str))
+        .map(Value::from);
+    let linked = Linked::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("reading billing facts")?;
+    Ok(linked
+        .into_iter()
+        .map(|row| (row.membership_id, row.event))
+        .collect())
 }
 
 /// True when any gym calls the account its own.

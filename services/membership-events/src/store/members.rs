@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use jiff::Timestamp;
-use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, Set,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QuerySelect, Set, Statement, Value,
 };
 
-use super::entity::{members, membership_people, memberships};
+use super::entity::{members, memberships};
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, micros};
+use super::{Step, StoreError, micros, placeholders};
 
 /// The person's row.
 pub async fn find(
@@ -69,20 +69,27 @@ pub async fn lock_people_of(
             .await
             .step("locking memberships")?;
     }
-    let theirs = Query::select()
-        .column(membership_people::Column::MemberId)
-        .from(membership_people::Entity)
-        .and_where(membership_people::Column::GymId.eq(gym.as_str()))
-        .and_where(membership_people::Column::MembershipId.is_in(ids()))
-        .to_owned();
-    members::Entity::find()
-        .filter(members::Column::GymId.eq(gym.as_str()))
-        .filter(members::Column::MemberId.in_subquery(theirs))
-        .order_by_asc(members::Column::MemberId)
-        .lock_exclusive()
-        .all(db)
-        .await
-        .step("locking members")
+    let lock = match db.get_database_backend() {
+        DbBackend::Postgres => "for update",
+        _ => "",
+    };
+    let sql = format!(
+        "select * from members
+         where gym_id = $1 and member_id in (
+             select member_id from membership_people
+             where gym_id = $1 and membership_id in ({}))
+         order by member_id {lock}",
+        placeholders(2, memberships.len())
+    );
+    let values = std::iter::once(gym.as_str()).chain(ids()).map(Value::from);
+    members::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("locking members")
 }
 
 /// Creates the person, or replaces e-mail, name and source version.
@@ -163,17 +170,23 @@ pub async fn put_decision(
     state: String,
     changes_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
-    update(gym, member)
-        .col_expr(members::Column::Version, Expr::value(version))
-        .col_expr(members::Column::State, Expr::value(Some(state)))
-        .col_expr(
-            members::Column::ChangesAt,
-            Expr::value(changes_at.map(micros)),
-        )
-        .exec(db)
-        .await
-        .step("keeping a decision")
-        .map(drop)
+    let sql = "update members set version = $1, state = $2, changes_at = $3
+        where gym_id = $4 and member_id = $5";
+    let values: [Value; 5] = [
+        version.into(),
+        state.into(),
+        changes_at.map(micros).into(),
+        gym.as_str().into(),
+        member.as_str().into(),
+    ];
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await
+    .step("keeping a decision")
+    .map(drop)
 }
 
 fn update(gym: &GymId, member: &MemberId) -> sea_orm::UpdateMany<members::Entity> {

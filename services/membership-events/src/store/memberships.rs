@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
-use sea_orm::sea_query::{Expr, OnConflict, Query};
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select, Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, Set,
+    Statement, Value,
 };
 
 use super::entity::{billing_references, gyms, membership_people, memberships};
 use super::keys::{GymKey, MemberKey, MembershipKey};
-use super::{Step, StoreError};
+use super::{Step, StoreError, placeholders};
 
 /// The row, locked until the transaction ends.
 pub async fn lock(
@@ -85,23 +86,21 @@ pub async fn list_of_people(
     gym: &GymId,
     people: &BTreeSet<MemberId>,
 ) -> Result<Vec<memberships::Model>, StoreError> {
-    of_people(gym, people)
-        .all(db)
+    list_of_people_with_gym(db, gym, people)
         .await
-        .step("reading memberships")
+        .map(|(_, memberships)| memberships)
 }
 
-fn of_people(gym: &GymId, people: &BTreeSet<MemberId>) -> Select<memberships::Entity> {
-    let theirs = Query::select()
-        .column(membership_people::Column::MembershipId)
-        .from(membership_people::Entity)
-        .and_where(membership_people::Column::GymId.eq(gym.as_str()))
-        .and_where(membership_people::Column::MemberId.is_in(people.iter().map(MemberId::as_str)))
-        .to_owned();
-    memberships::Entity::find()
-        .filter(memberships::Column::GymId.eq(gym.as_str()))
-        .filter(memberships::Column::MembershipId.in_subquery(theirs))
-        .order_by_asc(memberships::Column::MembershipId)
+/// A membership with its gym's row.
+#[derive(FromQueryResult)]
+struct WithGym {
+    #[sea_orm(nested)]
+    membership: memberships::Model,
+    gym_name: String,
+    time_zone: String,
+    overdue_grace: i64,
+    overdue_scope: String,
+    gym_source_version: i64,
 }
 
 /// As [`list_of_people`], with the gym's row from the same moment; none where there is no
@@ -111,20 +110,41 @@ pub async fn list_of_people_with_gym(
     gym: &GymId,
     people: &BTreeSet<MemberId>,
 ) -> Result<(Option<gyms::Model>, Vec<memberships::Model>), StoreError> {
-    let rows = of_people(gym, people)
-        .find_also_related(gyms::Entity)
-        .all(db)
-        .await
-        .step("reading memberships")?;
-    let mut gym = None;
-    let memberships = rows
-        .into_iter()
-        .map(|(membership, its_gym)| {
-            gym = its_gym.or_else(|| gym.take());
-            membership
-        })
-        .collect();
-    Ok((gym, memberships))
+    let sql = format!(
+        "select m.*, g.name as gym_name, g.time_zone, g.overdue_grace, g.overdue_scope,
+                g.source_version as gym_source_version
+         from memberships m join gyms g on g.gym_id = m.gym_id
+         where m.gym_id = $1 and m.membership_id in (
+             select membership_id from membership_people
+             where gym_id = $1 and member_id in ({}))
+         order by m.membership_id",
+        placeholders(2, people.len())
+    );
+    let values = std::iter::once(gym.as_str())
+        .chain(people.iter().map(MemberId::as_str))
+        .map(Value::from);
+    let rows = WithGym::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("reading memberships")?;
+    let mut its_gym = None;
+    let mut memberships = Vec::with_capacity(rows.len());
+    for row in rows {
+        its_gym.get_or_insert_with(|| gyms::Model {
+            gym_id: row.membership.gym_id.clone(),
+            name: row.gym_name,
+            time_zone: row.time_zone,
+            overdue_grace: row.overdue_grace,
+            overdue_scope: row.overdue_scope,
+            source_version: row.gym_source_version,
+        });
+        memberships.push(row.membership);
+    }
+    Ok((its_gym, memberships))
 }
 
 /// Subscriptions of former billing references, as (membership, subscription id).
