@@ -1,16 +1,18 @@
 //! The whole product as processes: the demo on both databases, kills between webhook and Kisi,
-//! restarts on the same data, a storm of webhooks over killed processes, and another Kisi that a
-//! script sets up.
+//! restarts on the same data, a storm of webhooks over killed processes, power cuts, and another Kisi
+//! that a script sets up.
 
 #![allow(clippy::disallowed_methods, reason = "the stack runs in real time")]
 
 mod another_kisi;
 mod demo;
+mod disk;
 mod faults;
 mod harness;
 mod history;
 mod observed;
 mod plot;
+mod power_cut;
 mod reference;
 mod sender;
 mod storm;

@@ -66,6 +66,7 @@ pub async fn inbox(database_url: &str) -> Option<Inbox> {
 pub async fn jetstream(stack: &Stack) -> jetstream::Context {
     let client = async_nats::ConnectOptions::new()
         .ping_interval(Duration::from_secs(2))
+        .retry_on_initial_connect()
         .connect(format!("nats://{}", stack.nats))
         .await
         .expect("nats-server");
