@@ -16,6 +16,7 @@ pub mod listing;
 pub mod measures;
 pub mod pass;
 pub mod rhythm;
+pub mod run;
 pub mod silence;
 pub mod turn;
 

@@ -8,25 +8,24 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use contracts::billing::v1::BillingEvent;
 use contracts::message::BusMessage;
 use contracts::{subjects, wire};
 use event_bus::{Bucket, BucketError, Bus, PublishError, StoredIdsError};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use service_runtime::clock::Clock;
 use service_runtime::lifecycle::chain;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::api::{Api, ApiError, goes_round};
-use super::listing::{Listed, Listing};
+use super::listing::Page;
 use super::measures::{self, Became};
+use super::run::{Run, Source};
 use crate::catchup::CatchUpSettings;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::intake::Intake;
-use crate::provider::{self, Provider};
+use crate::provider;
 
 /// Where a first run begins: as far back as `BILLING` can say what it holds.
 const FIRST_LOOK: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -97,27 +96,6 @@ impl Settled {
             self.endpoints = Some(Arc::clone(endpoints));
             self.by_account.clear();
         }
-    }
-}
-
-/// The list of one account at one endpoint.
-struct Source<'a> {
-    provider: &'static dyn Provider,
-    listing: &'static dyn Listing,
-    endpoint: &'a Endpoint,
-    key: &'a SecretString,
-    account: String,
-}
-
-impl Source<'_> {
-    /// Tells it from all others; also a key of the bucket.
-    fn name(&self) -> String {
-        format!(
-            "{}.{}.{}",
-            self.provider.name(),
-            self.endpoint.id,
-            self.account
-        )
     }
 }
 
@@ -212,7 +190,7 @@ impl Catcher {
         source: &Source<'_>,
         since: Timestamp,
         after: Option<&str>,
-    ) -> Result<super::listing::Page, ApiError> {
+    ) -> Result<Page, ApiError> {
         let Source {
             provider,
             listing,
@@ -276,85 +254,6 @@ impl Catcher {
             stored.extend(found);
         }
         Ok(stored)
-    }
-}
-
-/// What a run over one account has read so far.
-struct Run<'a> {
-    source: &'a Source<'a>,
-    /// The endpoint as a post of this account would meet it.
-    endpoint: Endpoint,
-    listed: HashSet<String>,
-    waiting: Vec<(String, BillingEvent)>,
-    settled: HashSet<String>,
-    became: BTreeMap<&'static str, usize>,
-}
-
-impl<'a> Run<'a> {
-    fn new(source: &'a Source<'a>) -> Self {
-        Self {
-            source,
-            endpoint: Endpoint {
-                account: source.account.clone(),
-                ..source.endpoint.clone()
-            },
-            listed: HashSet::new(),
-            waiting: Vec::new(),
-            settled: HashSet::new(),
-            became: BTreeMap::new(),
-        }
-    }
-
-    fn read(&mut self, listed: &Listed, settled: Option<&HashSet<String>>) {
-        // A list that moves while it is read shows an event twice.
-        if !self.listed.insert(listed.id.clone()) {
-            return;
-        }
-        if settled.is_some_and(|settled| settled.contains(&listed.id)) {
-            self.settled.insert(listed.id.clone());
-            return;
-        }
-        let provider = self.source.provider;
-        let posted = self.source.listing.as_posted(&listed.event);
-        let translated = match provider.translate(&self.endpoint, &HeaderMap::new(), &posted) {
-            Ok(translated) => translated,
-            Err(refusal) => {
-                warn!(
-                    provider = provider.name(),
-                    endpoint = %self.endpoint.id,
-                    "An event that was not delivered cannot be read: {refusal}"
-                );
-                self.count(Became::Refused, 1);
-                self.settled.insert(listed.id.clone());
-                return;
-            }
-        };
-        let events: Vec<_> = translated.into_iter().filter_map(|one| one.event).collect();
-        if events.is_empty() {
-            self.count(Became::NotForUs, 1);
-            self.settled.insert(listed.id.clone());
-        }
-        for event in events {
-            self.waiting.push((listed.id.clone(), event));
-        }
-    }
-
-    fn count(&mut self, became: Became, events: usize) {
-        measures::count(self.source.provider.name(), became, events);
-        *self.became.entry(became.as_str()).or_default() += events;
-    }
-
-    fn tell(&self) {
-        let published = self.became.get(Became::Published.as_str());
-        if let Some(events) = published.filter(|events| **events > 0) {
-            info!(
-                provider = self.source.provider.name(),
-                endpoint = %self.endpoint.id,
-                account = %self.source.account,
-                events,
-                "Caught up on {events} events that had not been delivered"
-            );
-        }
     }
 }
 

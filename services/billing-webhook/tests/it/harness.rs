@@ -44,6 +44,13 @@ impl Harness {
         harness
     }
 
+    /// On a nats-server that has been used before.
+    pub async fn start_on(nats: NatsServer, change: impl FnOnce(&mut Config)) -> Self {
+        let harness = Self::launch(nats, change);
+        harness.until_ready().await;
+        harness
+    }
+
     /// With a nats-server that is down.
     pub async fn start_without_nats() -> Self {
         let mut nats = NatsServer::start().await.expect("nats-server");
@@ -56,29 +63,9 @@ impl Harness {
         let folder = tempfile::tempdir().expect("a folder");
         let endpoints_file = folder.path().join("endpoints.yaml");
         std::fs::write(&endpoints_file, endpoints(SECRET)).expect("endpoints");
-        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (address, health) = (local(port()), local(port()));
-        let mut config = Config {
-            http_addr: address,
-            health_addr: health,
-            billing_endpoints_file: endpoints_file.clone(),
-            billing_endpoints_check_every: Duration::from_millis(50),
-            publish_timeout: Duration::from_secs(2),
-            head_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(10),
-            max_in_flight: 64,
-            max_connections: 512,
-            max_connection_age: Duration::from_secs(120),
-            max_body_memory_mib: 16,
-            group_commit: true,
-            catchup: CatchUpSettings::for_testing(None),
-            nats: NatsSettings::for_testing(&nats.url(), &nats.monitor_url()),
-            telemetry: TelemetrySettings::for_testing(),
-            lifecycle: LifecycleSettings {
-                drain_time: Duration::from_secs(5),
-            },
-        };
+        let mut config = config(&nats, endpoints_file.clone());
         change(&mut config);
+        let (address, health) = (config.http_addr, config.health_addr);
         let shutdown = CancellationToken::new();
         let service = tokio::spawn(billing_webhook::run(config, shutdown.clone()));
         Self {
@@ -162,6 +149,31 @@ impl Harness {
             .await
             .expect("it ends");
         ended.expect("no panic").expect("no error");
+    }
+}
+
+/// Settings of one replica.
+pub fn config(nats: &NatsServer, endpoints_file: PathBuf) -> Config {
+    let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    Config {
+        http_addr: local(port()),
+        health_addr: local(port()),
+        billing_endpoints_file: endpoints_file,
+        billing_endpoints_check_every: Duration::from_millis(50),
+        publish_timeout: Duration::from_secs(2),
+        head_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(10),
+        max_in_flight: 64,
+        max_connections: 512,
+        max_connection_age: Duration::from_secs(120),
+        max_body_memory_mib: 16,
+        group_commit: true,
+        catchup: CatchUpSettings::for_testing(None),
+        nats: NatsSettings::for_testing(&nats.url(), &nats.monitor_url()),
+        telemetry: TelemetrySettings::for_testing(),
+        lifecycle: LifecycleSettings {
+            drain_time: Duration::from_secs(5),
+        },
     }
 }
 

@@ -1,5 +1,8 @@
 //! billing-webhook: bodies to events, and the entrance over real HTTP and a real nats-server.
 
+mod catchup;
+mod catchup_api;
+mod catchup_faults;
 mod endpoints_file;
 mod entrance;
 mod fixtures;

@@ -1,5 +1,6 @@
 //! The bus on a real nats-server, restarts included.
 
+mod bucket;
 mod cluster;
 mod consume;
 mod dead_letters;
@@ -8,6 +9,7 @@ mod power_cut;
 mod projection;
 mod publish;
 mod restart;
+mod stored_ids;
 mod topology;
 
 use std::time::Duration;
