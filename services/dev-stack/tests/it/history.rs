@@ -279,6 +279,12 @@ impl Story {
                 payment: payment.to_owned(),
                 is_whole: dice.random(),
             });
+            if dice.random_bool(0.3) {
+                // The bank asks nobody whether the gym has given it back already.
+                self.later(DAY, dice);
+                let payment = payment.to_owned();
+                self.tell(What::Disputed { payment });
+            }
         }
     }
 
