@@ -9,9 +9,10 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 /// How a line of the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,7 +29,7 @@ pub struct TelemetrySettings {
     /// How a line of the log looks.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "pretty")]
     pub log_format: LogFormat,
-    /// What is logged, in the words of tracing's EnvFilter, for example info,event_bus=debug.
+    /// What is logged: a level for all, and others by target, for example info,event_bus=debug.
     #[arg(long = "log", env = "RUST_LOG", default_value = "info")]
     pub rust_log: String,
     /// OTLP (gRPC) address for spans. Without it no span leaves the process.
@@ -71,7 +72,8 @@ pub fn start(
     settings: &TelemetrySettings,
 ) -> Result<Telemetry, TelemetryError> {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let filter = EnvFilter::builder().parse(&settings.rust_log)?;
+    // By target and level; a filter by span fields would bring a regex engine into each process.
+    let filter: Targets = settings.rust_log.parse()?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match settings.log_format {
         LogFormat::Pretty => lines.boxed(),
