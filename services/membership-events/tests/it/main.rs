@@ -4,6 +4,7 @@
 mod billing;
 mod decisions;
 mod faults;
+mod interleavings;
 mod random;
 mod requests;
 mod timers;
