@@ -150,7 +150,7 @@ async fn take_once(
     locks::take(
         unit.db(),
         linking::lock_names(&keys),
-        Some(linking::account_lock(&event.provider, &event.account)),
+        [linking::account_lock(&event.provider, &event.account)].into(),
     )
     .await?;
     let json = serde_json::to_string(event).map_err(Error::Json)?;

@@ -171,6 +171,11 @@ pub fn account_lock(provider: &str, account: &str) -> String {
     format!("{provider}/{account}")
 }
 
+/// The key of a gym's accounts: whoever goes by them shares it, and PutGym takes it alone.
+pub fn gym_lock(gym: &GymId) -> String {
+    format!("gym/{gym}")
+}
+
 /// Parks an event.
 pub async fn park(
     db: &impl ConnectionTrait,

@@ -25,13 +25,15 @@ pub async fn put_gym(decisions: &Decisions, by: &By, put: PutGym) -> Result<Outc
 
 async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Outcome, Error> {
     let mut unit = decisions.begin(by.cause(decisions)).await?;
-    let mut locks: BTreeSet<String> = put
+    // The gym's before its accounts', like everybody.
+    let gym = [linking::gym_lock(&put.gym)].into();
+    store::locks::take(unit.db(), gym, BTreeSet::new()).await?;
+    let accounts = put
         .accounts
         .iter()
         .map(|(provider, account)| linking::account_lock(provider, account))
         .collect();
-    locks.insert(format!("gym/{}", put.gym));
-    store::locks::take(unit.db(), locks, None).await?;
+    store::locks::take(unit.db(), accounts, BTreeSet::new()).await?;
     let held = store::gyms::find(unit.db(), &put.gym).await?;
     if let Some(held) = &held
         && held.source_version > put.source_version

@@ -22,7 +22,7 @@ async fn put_member_once(
 ) -> Result<Outcome, Error> {
     let unit = decisions.begin(by.cause(decisions)).await?;
     let lock = BTreeSet::from([format!("member/{}/{}", put.gym, put.member)]);
-    store::locks::take(unit.db(), lock, None).await?;
+    store::locks::take(unit.db(), lock, BTreeSet::new()).await?;
     if store::gyms::find(unit.db(), &put.gym).await?.is_none() {
         return Err(Error::Unknown("gym"));
     }

@@ -32,11 +32,26 @@ async fn put_membership_once(
 ) -> Result<Outcome, Error> {
     let mut unit = decisions.begin(by.cause(decisions)).await?;
     let reference = put.billing.as_ref();
-    let keys = reference.map(|reference| reference_keys(reference, &put.membership));
-    let mut locks = keys.as_ref().map(linking::lock_names).unwrap_or_default();
+    let gym = [linking::gym_lock(&put.gym)].into();
+    store::locks::take(unit.db(), BTreeSet::new(), gym).await?;
+    let accounts = store::gyms::list_accounts(unit.db(), &put.gym).await?;
+    // What providers may call it: its reference, and its name in each account of the gym.
+    let mut keys: Vec<Keys<'_>> = accounts
+        .iter()
+        .filter(|(provider, account)| {
+            reference
+                .is_none_or(|r| (r.provider.as_str(), r.account.as_str()) != (provider, account))
+        })
+        .map(|(provider, account)| name_keys(provider, account, &put.membership))
+        .collect();
+    keys.extend(reference.map(|reference| reference_keys(reference, &put.membership)));
+    let mut locks: BTreeSet<String> = keys.iter().flat_map(linking::lock_names).collect();
     locks.insert(membership_lock(&put.gym, &put.membership));
-    let account = reference.map(|r| linking::account_lock(r.provider.as_str(), r.account.as_str()));
-    store::locks::take(unit.db(), locks, account).await?;
+    let shared = keys
+        .iter()
+        .map(|keys| linking::account_lock(keys.provider, keys.account))
+        .collect();
+    store::locks::take(unit.db(), locks, shared).await?;
     if store::gyms::find(unit.db(), &put.gym).await?.is_none() {
         return Err(Error::Unknown("gym"));
     }
@@ -64,7 +79,7 @@ async fn put_membership_once(
         let account = reference.map(|r| (r.provider.as_str(), r.account.as_str()));
         store::memberships::replace_references(unit.db(), &put.gym, &put.membership, account, &ids)
             .await?;
-        if let Some(keys) = &keys {
+        for keys in &keys {
             let parked = store::billing::list_parked_by_reference(unit.db(), keys).await?;
             linking::attach(unit.db(), parked, &mut touched).await?;
         }
@@ -76,16 +91,26 @@ async fn put_membership_once(
     Ok(Outcome::applied(put.source_version, members))
 }
 
-fn reference_keys<'a>(reference: &'a Reference, membership: &'a MembershipId) -> Keys<'a> {
+fn name_keys<'a>(provider: &'a str, account: &'a str, membership: &'a MembershipId) -> Keys<'a> {
     Keys {
-        provider: reference.provider.as_str(),
-        account: reference.account.as_str(),
+        provider,
+        account,
         invoice: None,
         payment: None,
+        subscription: None,
+        customer: None,
+        mandate: None,
+        named_membership: Some(membership.as_str()),
+    }
+}
+
+fn reference_keys<'a>(reference: &'a Reference, membership: &'a MembershipId) -> Keys<'a> {
+    let (provider, account) = (reference.provider.as_str(), reference.account.as_str());
+    Keys {
         subscription: reference.subscription.as_ref().map(|id| id.as_str()),
         customer: reference.customer.as_ref().map(|id| id.as_str()),
         mandate: reference.mandate.as_ref().map(|id| id.as_str()),
-        named_membership: Some(membership.as_str()),
+        ..name_keys(provider, account, membership)
     }
 }
 

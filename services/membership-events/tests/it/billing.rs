@@ -84,6 +84,20 @@ on_both! {
         world.until_allowed("ann", false).await;
     }
 
+    async fn an_event_that_names_a_membership_before_it_is_known_waits_for_it(world: World) {
+        world.put_gym(|_| {}).await;
+        world.put_member("ann").await;
+        let mut failed = invoice("evt_1", "payment_failed", "in_1", "2026-03-09T05:00:00Z");
+        failed.subscription_id = None;
+        failed.metadata.insert("gymflow_membership_id".into(), "ms".into());
+        world.publish(&failed).await;
+        world.until_billing_is_quiet().await;
+        assert_eq!(unmatched(world, "iron").await.len(), 1);
+        world.put_membership("ms", "ann", |put| put.billing = None).await;
+        world.until_allowed("ann", false).await;
+        assert!(unmatched(world, "iron").await.is_empty());
+    }
+
     async fn a_pause_at_the_provider_is_heard_where_metadata_alone_links(world: World) {
         world.put_gym(|_| {}).await;
         world.put_member("ann").await;

@@ -134,11 +134,6 @@ fn copy(provider: &str, history: u64, order: u64, person: String) -> Copy {
             steps.swap(i, dice.below(i as u64 + 1) as usize);
         }
     }
-    // One without a reference is there before its events.
-    steps.sort_by_key(|step| match step {
-        Step::Membership(nth) => references[*nth] != Reference::Nothing,
-        Step::Event(_) => true,
-    });
     Copy {
         history,
         person,
