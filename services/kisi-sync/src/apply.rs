@@ -164,7 +164,8 @@ impl Engine {
         }
     }
 
-    /// Waits for a turn and then looks once more: at the lease, and at the version.
+    /// Waits for a turn and then looks once more: at the lease, and, unless the member was only just
+    /// read, at the version.
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {
         let turn = tokio::select! {
             turn = self.kisi.pacer().turn(lane) => turn,

@@ -8,9 +8,28 @@ use std::path::{Path, PathBuf};
 use axum::http::HeaderMap;
 use billing_webhook::endpoints::{CollectsBy, Endpoint};
 use billing_webhook::provider::{self, Refusal, Translated};
+use contracts::billing::v1::BillingEvent;
+use serde_json::Value;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// What a provider's body becomes at an ordinary endpoint.
+pub fn translated(provider: &str, body: &Value) -> Result<Vec<Translated>, Refusal> {
+    let found = provider::find(provider).expect("a provider");
+    found.translate(
+        &endpoint(provider, true),
+        &HeaderMap::new(),
+        body.to_string().as_bytes(),
+    )
+}
+
+/// The one event of a body that holds one, which is for us.
+pub fn only(translated: Result<Vec<Translated>, Refusal>) -> BillingEvent {
+    let mut translated = translated.expect("a body");
+    assert_eq!(translated.len(), 1);
+    translated.remove(0).event.expect("an event for us")
 }
 
 pub fn endpoint(provider: &str, livemode: bool) -> Endpoint {

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::fixtures::endpoint;
+use crate::fixtures::{endpoint, only, translated};
 use crate::harness::{Harness, fixture};
 
 const GC_SECRET: &str = "ED7D658C-D8EB-4941-948B-3973214F2D49";
@@ -122,19 +122,11 @@ async fn all_250_events_of_a_body_are_stored_once_however_often_it_is_sent() {
 }
 
 fn translate(body: &Value) -> Result<Vec<Translated>, Refusal> {
-    let found = provider::find("gocardless").expect("a provider");
-    let body = body.to_string();
-    found.translate(
-        &endpoint("gocardless", true),
-        &HeaderMap::new(),
-        body.as_bytes(),
-    )
+    translated("gocardless", body)
 }
 
 fn one(body: &Value) -> BillingEvent {
-    let mut translated = translate(body).expect("a body");
-    assert_eq!(translated.len(), 1);
-    translated.remove(0).event.expect("an event for us")
+    only(translate(body))
 }
 
 #[test]

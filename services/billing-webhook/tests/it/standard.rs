@@ -5,22 +5,14 @@ use billing_webhook::provider::{self, Refusal, Translated};
 use contracts::billing::v1::BillingEvent;
 use serde_json::{Value, json};
 
-use crate::fixtures::endpoint;
+use crate::fixtures::{endpoint, only, translated};
 
 fn translate(body: &Value) -> Result<Vec<Translated>, Refusal> {
-    let found = provider::find("standard").expect("a provider");
-    let body = body.to_string();
-    found.translate(
-        &endpoint("standard", true),
-        &HeaderMap::new(),
-        body.as_bytes(),
-    )
+    translated("standard", body)
 }
 
 fn one(body: &Value) -> BillingEvent {
-    let mut translated = translate(body).expect("a body");
-    assert_eq!(translated.len(), 1);
-    translated.remove(0).event.expect("an event for us")
+    only(translate(body))
 }
 
 #[test]

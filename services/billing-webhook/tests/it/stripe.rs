@@ -10,7 +10,7 @@ use billing_webhook::stripe::signature::HEADER;
 use contracts::billing::v1::BillingEvent;
 use serde_json::{Value, json};
 
-use crate::fixtures::{endpoint, files};
+use crate::fixtures::{endpoint, files, only, translated};
 use crate::harness::{Harness, SECRET, fixture, now, signed};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,19 +88,11 @@ async fn each_endpoint_takes_its_own_mode_accounts_and_way_of_collecting() {
 }
 
 fn translate(body: &Value) -> Result<Vec<Translated>, Refusal> {
-    let found = provider::find("stripe").expect("a provider");
-    let body = body.to_string();
-    found.translate(
-        &endpoint("stripe", true),
-        &HeaderMap::new(),
-        body.as_bytes(),
-    )
+    translated("stripe", body)
 }
 
 fn one(body: &Value) -> BillingEvent {
-    let mut translated = translate(body).expect("a body");
-    assert_eq!(translated.len(), 1);
-    translated.remove(0).event.expect("an event for us")
+    only(translate(body))
 }
 
 #[test]

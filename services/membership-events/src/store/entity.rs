@@ -344,13 +344,6 @@ pub mod billing_links {
     /// What is joined.
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
     pub enum Relation {
-        /// The event itself.
-        #[sea_orm(
-            belongs_to = "super::billing_events::Entity",
-            from = "(Column::Provider, Column::Account, Column::EventId)",
-            to = "(super::billing_events::Column::Provider, super::billing_events::Column::Account, super::billing_events::Column::EventId)"
-        )]
-        Event,
         /// The gym's claim to the event's account.
         #[sea_orm(
             belongs_to = "super::gym_accounts::Entity",
