@@ -47,8 +47,7 @@ pub struct Postgres {
     process: Guarded,
     port: u16,
     bin: PathBuf,
-    // Held for its removal on drop.
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Postgres {
@@ -83,6 +82,24 @@ impl Postgres {
     pub fn resume(&self) -> anyhow::Result<()> {
         self.process.signal(Signal::SIGCONT)
     }
+
+    /// Ends it at once, as a crash would (`pg_ctl stop -m immediate`): what was committed is to be
+    /// recovered from its log. The data stays for [`Self::restart`].
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGQUIT).await
+    }
+
+    /// Starts it again, after a crash if it still runs, on the same port and the same data, and
+    /// waits until it answers.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.kill().await?;
+        let (bin, folder, port) = (self.bin.clone(), self.data.path().to_owned(), self.port);
+        let launched = tokio::task::spawn_blocking(move || {
+            launch(nix::unistd::geteuid().is_root(), &bin, &folder, port)
+        });
+        self.process = launched.await??;
+        Ok(())
+    }
 }
 
 fn start() -> anyhow::Result<Postgres> {
@@ -115,7 +132,7 @@ fn start() -> anyhow::Result<Postgres> {
                     process,
                     port,
                     bin,
-                    _data: data,
+                    data,
                 });
             }
             Err(error) => last = Some(error),
