@@ -17,9 +17,19 @@ pub mod syncs;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait,
+    IdenStatic, Iterable,
+};
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
+
+/// The columns of a table, by name. A prepared `select *` fails on PostgreSQL in a replica that
+/// still runs when a later migration adds a column.
+fn columns<E: EntityTrait>() -> String {
+    let names: Vec<&str> = E::Column::iter().map(|column| column.as_str()).collect();
+    names.join(", ")
+}
 
 /// Opens the database and brings its schema up to date.
 pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {

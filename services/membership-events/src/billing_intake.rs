@@ -4,10 +4,9 @@
 //! The inbox row's key is the provider's own and is kept for good, so that a repeat days later
 //! changes nothing. Facts join in any order; nothing here compares arrival times.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use access_domain::billing::Fact;
+use access_domain::billing::{BillingEventKind, Fact};
 use contracts::billing::v1::BillingEvent;
 use contracts::{subjects, wire};
 use event_bus::backoff::Backoff;
@@ -20,9 +19,9 @@ use crate::SERVICE;
 use crate::cause::CauseOf;
 use crate::error::Error;
 use crate::linking::{self, Touched};
-use crate::store::billing::{self, Keys};
+use crate::store::billing::{self, Held, Keys};
 use crate::store::entity::billing_events;
-use crate::store::{links, locks};
+use crate::store::locks;
 use crate::unit::Decisions;
 
 /// Billing events by what became of them.
@@ -162,30 +161,20 @@ async fn take_once(
             None => Ok(Taken::Duplicate),
         };
     }
-    let tied = billing::list_tied(unit.db(), &keys).await?;
+    let tied = billing::list_tied(unit.db(), &keys, &event.event_id).await?;
     check_against(event, &tied)?;
-    let pairs = linking::find(unit.db(), &keys).await?;
-    if pairs.is_empty() {
-        let why = linking::park(unit.db(), &keys, &event.event_id, unit.now()).await?;
-        unit.commit().await?;
+    let mut touched = Touched::new();
+    let (now, id) = (unit.now(), &event.event_id);
+    let waits = linking::settle_new(unit.db(), id, tied, now, &mut touched).await?;
+    linking::decide_touched(&mut unit, &touched).await?;
+    let versions = unit.commit().await?;
+    if let Some(why) = waits {
         info!(
             event.id = %event.event_id, event.kind = %event.kind, parked.why = why,
             "Billing event {} is parked: {why}", event.event_id
         );
         return Ok(Taken::Parked);
     }
-    links::link(unit.db(), &keys, &event.event_id, &pairs).await?;
-    let mut touched = Touched::new();
-    linking::touch(&mut touched, pairs);
-    let parked: Vec<_> = tied
-        .into_iter()
-        .filter(|row| row.parked_at.is_some())
-        .collect();
-    if !parked.is_empty() {
-        linking::attach(unit.db(), parked, &mut touched).await?;
-    }
-    linking::decide_touched(&mut unit, &touched).await?;
-    let versions = unit.commit().await?;
     debug!(
         event.id = %event.event_id, event.kind = %event.kind, members = versions.len(),
         "Billing event {} is applied", event.event_id
@@ -214,22 +203,45 @@ fn same_as_held(event: &BillingEvent, held: &billing_events::Model) -> Result<Ta
     ))
 }
 
-/// One invoice or payment has one currency, over all that is said of it.
-fn check_against(event: &BillingEvent, tied: &[billing_events::Model]) -> Result<(), Error> {
-    let Some(currency) = &event.currency else {
-        return Ok(());
-    };
-    let others: BTreeSet<String> = tied
+/// One invoice or payment has one currency, and one payment one amount, over all that is said of
+/// it.
+fn check_against(event: &BillingEvent, tied: &[Held]) -> Result<(), Error> {
+    let others: Vec<BillingEvent> = tied
         .iter()
-        .filter_map(|row| serde_json::from_str::<BillingEvent>(&row.event).ok())
-        .filter_map(|event| event.currency)
-        .filter(|other| !other.eq_ignore_ascii_case(currency))
+        .filter(|held| held.row.event_id != event.event_id)
+        .filter_map(|held| serde_json::from_str(&held.row.event).ok())
         .collect();
-    if others.is_empty() {
-        return Ok(());
+    if let Some(currency) = &event.currency {
+        let other = others
+            .iter()
+            .filter_map(|other| other.currency.as_ref())
+            .find(|other| !other.eq_ignore_ascii_case(currency));
+        if let Some(other) = other {
+            return Err(Error::Contradiction(format!(
+                "the same invoice or payment is held in {other}, this says {currency}"
+            )));
+        }
     }
-    Err(Error::Contradiction(format!(
-        "the same invoice or payment is held in {}",
-        others.into_iter().collect::<Vec<_>>().join(", ")
-    )))
+    if let Some(amount) = amount_of_payment(event) {
+        let other = others
+            .iter()
+            .filter(|other| other.payment_id == event.payment_id)
+            .filter_map(amount_of_payment)
+            .find(|other| *other != amount);
+        if let Some(other) = other {
+            return Err(Error::Contradiction(format!(
+                "the same payment is held with an amount of {other}, this says {amount}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What a payment that succeeded came to. What comes back with a won dispute or a refund that
+/// failed may be a part of it: those name no invoice.
+fn amount_of_payment(event: &BillingEvent) -> Option<i64> {
+    let is_payment = event.kind == BillingEventKind::PaymentSucceeded.as_str()
+        && event.payment_id.is_some()
+        && event.invoice_id.is_some();
+    event.amount_minor.filter(|_| is_payment)
 }

@@ -1,11 +1,13 @@
 //! Settings of membership-events, by flag or environment variable.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Parser;
 use event_bus::NatsSettings;
 use service_runtime::identity::IdentitySettings;
 use service_runtime::lifecycle::LifecycleSettings;
+use service_runtime::settings;
 use service_runtime::telemetry::TelemetrySettings;
 
 use crate::store::DatabaseSettings;
@@ -29,6 +31,10 @@ pub struct Config {
     /// Whose tokens count.
     #[command(flatten)]
     pub identity: IdentitySettings,
+    /// A billing event that no membership claims for this long is logged, once an hour.
+    #[arg(long, env = "UNMATCHED_BILLING_AFTER", default_value = "1h",
+        value_parser = settings::positive_duration)]
+    pub unmatched_billing_after: Duration,
     /// How the process ends.
     #[command(flatten)]
     pub lifecycle: LifecycleSettings,
@@ -48,11 +54,12 @@ impl Config {
             database: DatabaseSettings {
                 database_url: database_url.to_owned(),
                 database_pool_size: 5,
-                database_statement_timeout: std::time::Duration::from_secs(5),
+                database_statement_timeout: Duration::from_secs(5),
             },
             identity,
+            unmatched_billing_after: Duration::from_secs(3_600),
             lifecycle: LifecycleSettings {
-                drain_time: std::time::Duration::from_secs(5),
+                drain_time: Duration::from_secs(5),
             },
             telemetry: TelemetrySettings::for_testing(),
         }

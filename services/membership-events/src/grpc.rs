@@ -17,12 +17,12 @@ use crate::error::Error;
 use crate::fields::Fields;
 use crate::paging::{self, Page};
 use crate::requests::{
-    CancelMembership, ForgiveInvoice, PauseMembership, PutGym, PutMember, PutMembership,
-    PutOverride, RecordPayment, ResumeMembership,
+    CancelMembership, ForgiveInvoice, LinkBilling, PauseMembership, PutGym, PutMember,
+    PutMembership, PutOverride, RecordPayment, ResumeMembership,
 };
 use crate::unit::Decisions;
 use crate::writes::{By, Outcome};
-use crate::{desk, pauses, people, reads, writes};
+use crate::{by_hand, desk, pauses, people, reads, writes};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -354,11 +354,14 @@ impl MembershipService for Grpc {
 
     async fn link_billing(
         &self,
-        _request: Request<wire::LinkBillingRequest>,
+        request: Request<wire::LinkBillingRequest>,
     ) -> Answer<wire::WriteOutcome> {
-        Err(Status::unimplemented(
-            "Billing events cannot be linked by hand yet.",
-        ))
+        let (mut by, request) = opened(request, "LinkBilling")?;
+        let link = LinkBilling::try_from(request)?;
+        if !link.actor.is_empty() {
+            by.actor.clone_from(&link.actor);
+        }
+        answer(by_hand::link_billing(&self.decisions, &by, link).await)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod store;
 pub mod unit;
 
 pub mod billing_intake;
+pub mod by_hand;
 pub mod desk;
 pub mod grpc;
 pub mod invoices;
@@ -21,6 +22,7 @@ pub mod pauses;
 pub mod people;
 pub mod reads;
 pub mod timers;
+pub mod unmatched;
 pub mod writes;
 
 mod service;

@@ -11,4 +11,4 @@ pub use membership::{
     CancelMembership, Cancelling, PauseMembership, PutMembership, Reference, ResumeMembership,
 };
 pub use people::{PutGym, PutMember};
-pub use staff::{ForgiveInvoice, OVERRIDE_AT_MOST, PutOverride, RecordPayment};
+pub use staff::{ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride, RecordPayment};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contracts::DESCRIPTORS;
 use contracts::membership::v1::membership_service_server::MembershipServiceServer;
@@ -23,7 +24,7 @@ use crate::outbox::{self, Outcomes, Relay};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake};
+use crate::{SERVICE, billing_intake, unmatched};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,7 @@ pub struct Service {
     grpc_addr: SocketAddr,
     health: Health,
     serving: Condition,
+    unmatched_billing_after: Duration,
     shutdown: CancellationToken,
 }
 
@@ -103,6 +105,7 @@ impl Service {
             grpc_addr,
             health,
             serving,
+            unmatched_billing_after: config.unmatched_billing_after,
             shutdown,
         })
     }
@@ -131,6 +134,11 @@ impl Service {
         tasks.spawn(timers::run(
             self.decisions.clone(),
             self.wake,
+            shutdown.clone(),
+        ));
+        tasks.spawn(unmatched::run(
+            self.decisions.clone(),
+            self.unmatched_billing_after,
             shutdown.clone(),
         ));
         let consumer = billing_intake::consumer(&self.bus);
@@ -163,6 +171,14 @@ fn register_metrics() {
         &billing_intake::OUTCOMES,
     );
     metrics::register_counter(timers::FIRED, "Decisions that time alone changed.");
+    metrics::register_gauge(
+        unmatched::COUNT,
+        "Billing events that no membership claims.",
+    );
+    metrics::register_gauge(
+        unmatched::AGE,
+        "Seconds since the oldest of them was parked.",
+    );
     metrics::register_gauge(
         outbox::DEPTH,
         "Messages that were committed and are not acked yet.",

@@ -23,11 +23,22 @@ pub mod outbox;
 
 pub use connection::{DatabaseSettings, Store};
 
+use sea_orm::{EntityTrait, IdenStatic, Iterable};
+
 /// `count` placeholders from `$first` on, for a statement that is written out. Those that a door
 /// waits for are: to build a query anew each time takes longer than to run it.
 pub(crate) fn placeholders(first: usize, count: usize) -> String {
     let numbers: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
     numbers.join(", ")
+}
+
+/// The columns of a table, by name. A prepared `select *` fails on PostgreSQL in a replica that
+/// still runs when a later migration adds a column.
+pub(crate) fn columns<E: EntityTrait>(table: &str) -> String {
+    let names: Vec<String> = E::Column::iter()
+        .map(|column| format!("{table}.{}", column.as_str()))
+        .collect();
+    names.join(", ")
 }
 
 /// What can go wrong with a stored row or the database.

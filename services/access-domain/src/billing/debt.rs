@@ -61,22 +61,79 @@ pub(super) fn read<'a>(
         }
     }
     let mut unmatched = Vec::new();
-    let mut debts = BTreeMap::new();
-    for (key, mut facts) in by_debt {
-        if matches!(key, DebtKey::Payment(_)) && waits_for_its_invoice(&facts) {
+    let mut at_the_desk = Vec::new();
+    by_debt.retain(|key, facts| {
+        let is_payment = matches!(key, DebtKey::Payment(_));
+        if is_payment && waits_for_its_invoice(facts) {
             unmatched.extend(facts.iter().map(|fact| fact.key()));
-            continue;
+            return false;
+        }
+        if is_payment && facts.iter().all(|fact| names_no_debt(fact)) {
+            at_the_desk.append(facts);
+            return false;
         }
         facts.sort_by_key(|fact| (fact.occurred_at, fact.key()));
-        let open_since = match key {
-            DebtKey::Invoice(_) => invoice_open(&facts),
-            DebtKey::Payment(_) => payment_open(&facts),
-            DebtKey::Subscription(_) => subscription_open(&facts),
-        };
-        debts.insert(key, describe(&facts, open_since));
-    }
+        true
+    });
     unmatched.sort();
+    let mut open: BTreeMap<DebtKey, Option<Timestamp>> = by_debt
+        .iter()
+        .map(|(key, facts)| (key.clone(), open_since(key, facts)))
+        .collect();
+    at_the_desk.sort_by_key(|fact| (fact.occurred_at, fact.key()));
+    for payment in at_the_desk {
+        pay_oldest(payment, &mut by_debt, &mut open);
+    }
+    let debts = by_debt
+        .into_iter()
+        .map(|(key, facts)| {
+            let open_since = open.remove(&key).flatten();
+            (key, describe(&facts, open_since))
+        })
+        .collect();
     (debts, unmatched)
+}
+
+fn open_since(key: &DebtKey, facts: &[&Fact]) -> Option<Timestamp> {
+    match key {
+        DebtKey::Invoice(_) => invoice_open(facts),
+        DebtKey::Payment(_) => payment_open(facts),
+        DebtKey::Subscription(_) => subscription_open(facts),
+    }
+}
+
+/// Money taken at the desk when no debt was known: nothing but its own id says what it is for.
+fn names_no_debt(fact: &Fact) -> bool {
+    let its_own = |id: &PaymentId| id.as_str() == fact.event_id.as_str();
+    fact.kind == Kind::PaymentSucceeded
+        && fact.is_by_staff()
+        && fact.payment.as_ref().is_some_and(its_own)
+}
+
+/// Counts money from the desk towards the oldest debt that was open when it was taken, though the
+/// provider told of it only later. It pays nothing that failed after it.
+fn pay_oldest<'a>(
+    payment: &'a Fact,
+    by_debt: &mut BTreeMap<DebtKey, Vec<&'a Fact>>,
+    open: &mut BTreeMap<DebtKey, Option<Timestamp>>,
+) {
+    let in_its_currency = |facts: &[&Fact]| {
+        facts
+            .iter()
+            .all(|fact| fact.currency.is_none() || fact.currency == payment.currency)
+    };
+    let oldest = by_debt
+        .iter_mut()
+        .filter_map(|(key, facts)| {
+            let since = open.get(key).copied().flatten()?;
+            (since <= payment.occurred_at && in_its_currency(facts)).then_some((since, key, facts))
+        })
+        .min_by_key(|(since, key, _)| (*since, (*key).clone()));
+    if let Some((_, key, facts)) = oldest {
+        facts.push(payment);
+        facts.sort_by_key(|fact| (fact.occurred_at, fact.key()));
+        open.insert(key.clone(), open_since(key, facts));
+    }
 }
 
 fn concerns_money(kind: Kind) -> bool {

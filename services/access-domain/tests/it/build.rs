@@ -49,6 +49,7 @@ pub trait Says: Sized {
     fn amount(self, minor: i64) -> Self;
     fn due(self, minor: i64) -> Self;
     fn settles(self) -> Self;
+    fn currency(self, code: &str) -> Self;
 }
 
 impl Says for Fact {
@@ -74,6 +75,11 @@ impl Says for Fact {
 
     fn due(mut self, minor: i64) -> Self {
         self.amount_due_minor = Some(minor);
+        self
+    }
+
+    fn currency(mut self, code: &str) -> Self {
+        self.currency = Some(code.to_owned());
         self
     }
 

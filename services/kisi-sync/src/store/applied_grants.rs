@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 use sea_orm::entity::prelude::*;
 use sea_orm::{FromQueryResult, QueryOrder, Statement};
 
+use super::columns;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "applied_grants")]
 pub struct Model {
@@ -62,13 +64,16 @@ pub async fn of_member<C: ConnectionTrait>(
 ) -> Result<OfMember, DbErr> {
     // In one statement, because a revoke waits for it; with the organization in each branch, so
     // that SQLite uses the index of each and does not read the whole organization.
-    let sql = "select * from applied_grants
+    let columns = columns::<Entity>();
+    let sql = format!(
+        "select {columns} from applied_grants
         where (organization_id = $1 and gym_id = $2 and member_id = $3)
            or (organization_id = $1 and assignment_id in (
                    select assignment_id from applied_grants
                    where organization_id = $1 and gym_id = $2 and member_id = $3
                      and assignment_id is not null))
-        order by id";
+        order by id"
+    );
     let values = [organization.into(), gym.into(), member.into()];
     let found = Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),

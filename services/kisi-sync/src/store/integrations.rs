@@ -6,6 +6,8 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{FromQueryResult, Statement};
 use serde::{Deserialize, Serialize};
 
+use super::columns;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "integrations")]
 pub struct Model {
@@ -133,7 +135,8 @@ impl Model {
 
 /// The gym's integration, also a disabled one.
 pub async fn find<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Option<Model>, DbErr> {
-    let sql = "select * from integrations where gym_id = $1";
+    let columns = columns::<Entity>();
+    let sql = format!("select {columns} from integrations where gym_id = $1");
     Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,

@@ -9,6 +9,8 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QuerySelect, Statement, Value};
 use serde::{Deserialize, Serialize};
 
+use super::columns;
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "members")]
 pub struct Model {
@@ -133,7 +135,8 @@ async fn find_locked<C: ConnectionTrait>(
     member: &str,
     lock: &str,
 ) -> Result<Option<Model>, DbErr> {
-    let sql = format!("select * from members where gym_id = $1 and member_id = $2{lock}");
+    let columns = columns::<Entity>();
+    let sql = format!("select {columns} from members where gym_id = $1 and member_id = $2{lock}");
     let values = [gym.into(), member.into()];
     Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),

@@ -1,7 +1,9 @@
 //! What staff do: money, write-offs, overrides.
 
 use access_domain::entitlement::OverrideKind;
-use access_domain::ids::{GymId, InvoiceId, MemberId, MembershipId, OverrideId, PaymentId};
+use access_domain::ids::{
+    AccountId, EventId, GymId, InvoiceId, MemberId, MembershipId, OverrideId, PaymentId, ProviderId,
+};
 use contracts::membership::v1 as wire;
 use jiff::{SignedDuration, Timestamp};
 use tonic::Status;
@@ -95,6 +97,48 @@ impl TryFrom<wire::ForgiveInvoiceRequest> for ForgiveInvoice {
                 forgiveness: forgiveness?,
                 reason: reason?,
                 forgiven_at: forgiven_at?,
+            })
+        })();
+        fields.check(value)
+    }
+}
+
+/// `LinkBilling`.
+#[derive(Debug, Clone)]
+pub struct LinkBilling {
+    /// The gym.
+    pub gym: GymId,
+    /// The membership the event is about.
+    pub membership: MembershipId,
+    /// Payment provider.
+    pub provider: ProviderId,
+    /// Its account.
+    pub account: AccountId,
+    /// The provider's id of the event.
+    pub event: EventId,
+    /// Who says so; empty is the caller.
+    pub actor: String,
+}
+
+impl TryFrom<wire::LinkBillingRequest> for LinkBilling {
+    type Error = Status;
+
+    fn try_from(request: wire::LinkBillingRequest) -> Result<Self, Status> {
+        let mut fields = Fields::new();
+        let gym = fields.id("gym_id", &request.gym_id);
+        let membership = fields.id("membership_id", &request.membership_id);
+        let provider = fields.id("provider", &request.provider);
+        let account = fields.id("account", &request.account);
+        let event = fields.id("event_id", &request.event_id);
+        let actor = fields.text("actor", &request.actor, 200);
+        let value = (|| {
+            Some(Self {
+                gym: gym?,
+                membership: membership?,
+                provider: provider?,
+                account: account?,
+                event: event?,
+                actor: actor?,
             })
         })();
         fields.check(value)

@@ -3,6 +3,8 @@
 //! An event's row is written once and kept for good: it is the memory of duplicates, the fact
 //! itself, and, while nothing claims it, the parking place.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 use sea_orm::sea_query::Expr;
@@ -12,7 +14,9 @@ use sea_orm::{
 };
 
 use super::entity::billing_events;
-use super::{Step, StoreError, micros};
+use super::keys::{GymKey, MembershipKey};
+use super::links::Pair;
+use super::{Step, StoreError, columns, from_micros, micros};
 
 /// The metadata key by which an event names its membership.
 const NAMED_MEMBERSHIP: &str = "gymflow_membership_id";
@@ -117,44 +121,59 @@ impl<'a> Keys<'a> {
             named_membership: row.named_membership.as_deref(),
         }
     }
+}
 
-    pub(super) fn ties(&self) -> Option<Condition> {
-        use billing_events::Column;
-        // The account is named in each branch: only then does SQLite use the index of each,
-        // and not read all events of the account.
-        let branches = [
-            (Column::InvoiceId, self.invoice),
-            (Column::PaymentId, self.payment),
-        ];
-        let any = branches
-            .into_iter()
-            .filter_map(|(column, id)| Some((column, id?)))
-            .fold(Condition::any(), |any, (column, id)| {
-                any.add(
-                    Condition::all()
-                        .add(Column::Provider.eq(self.provider))
-                        .add(Column::Account.eq(self.account))
-                        .add(column.eq(id)),
-                )
-            });
-        (!any.is_empty()).then_some(any)
+/// A held event with what claims it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its row.
+    pub row: billing_events::Model,
+    /// The memberships it is about.
+    pub links: BTreeSet<Pair>,
+    /// Those of them whose gym still owns the account.
+    pub owned: BTreeSet<Pair>,
+}
+
+impl Held {
+    /// Nothing says for certain whose it is: parked, just taken in, or linked by a mandate or
+    /// customer alone.
+    pub fn is_loose(&self) -> bool {
+        self.links.is_empty() || self.row.is_weakly_linked
     }
 }
 
-/// All events with the same invoice or payment, linked or parked.
+/// One row per event and link.
+#[derive(FromQueryResult)]
+struct WithLink {
+    #[sea_orm(nested)]
+    row: billing_events::Model,
+    linked_gym: Option<GymKey>,
+    linked_membership: Option<MembershipKey>,
+    is_owned: bool,
+}
+
+/// The event itself and all with the same invoice or payment, linked or parked.
 pub async fn list_tied(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
-) -> Result<Vec<billing_events::Model>, StoreError> {
-    if keys.invoice.is_none() && keys.payment.is_none() {
-        return Ok(Vec::new());
-    }
+    event_id: &str,
+) -> Result<Vec<Held>, StoreError> {
     // The account is named in each branch: only then does SQLite use the index of each, and not
     // read all events of the account. An id that is not there equals nothing.
-    let sql = "select * from billing_events
-        where (provider = $1 and account = $2 and invoice_id = $3)
-           or (provider = $1 and account = $2 and payment_id = $4)";
-    billing_events::Model::find_by_statement(Statement::from_sql_and_values(
+    let sql = format!(
+        "select {}, l.gym_id as linked_gym, l.membership_id as linked_membership,
+                a.gym_id is not null as is_owned
+         from billing_events e
+         left join billing_links l
+           on l.provider = e.provider and l.account = e.account and l.event_id = e.event_id
+         left join gym_accounts a
+           on a.provider = l.provider and a.account = l.account and a.gym_id = l.gym_id
+         where (e.provider = $1 and e.account = $2 and e.event_id = $5)
+            or (e.provider = $1 and e.account = $2 and e.invoice_id = $3)
+            or (e.provider = $1 and e.account = $2 and e.payment_id = $4)",
+        columns::<billing_events::Entity>("e")
+    );
+    let rows = WithLink::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
         [
@@ -162,36 +181,75 @@ pub async fn list_tied(
             keys.account.into(),
             keys.invoice.into(),
             keys.payment.into(),
+            event_id.into(),
         ],
     ))
     .all(db)
     .await
-    .step("reading tied billing events")
+    .step("reading tied billing events")?;
+    let mut held: BTreeMap<String, Held> = BTreeMap::new();
+    for with in rows {
+        let event = held
+            .entry(with.row.event_id.clone())
+            .or_insert_with(|| Held {
+                row: with.row,
+                links: BTreeSet::new(),
+                owned: BTreeSet::new(),
+            });
+        let pair = with.linked_gym.zip(with.linked_membership);
+        if with.is_owned {
+            event.owned.extend(pair.clone());
+        }
+        event.links.extend(pair);
+    }
+    Ok(held.into_values().collect())
 }
 
-/// Parked events of an account that know one of these references, or name this membership.
-pub async fn list_parked_by_reference(
+/// What of an account could be claimed by one of these references or by this name: parked events,
+/// and those linked by less than the subscription or the name.
+pub async fn list_claimable(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
 ) -> Result<Vec<billing_events::Model>, StoreError> {
-    let mut any = Condition::any();
-    for (column, id) in [
-        (billing_events::Column::SubscriptionId, keys.subscription),
-        (billing_events::Column::CustomerId, keys.customer),
-        (billing_events::Column::MandateId, keys.mandate),
-        (
-            billing_events::Column::NamedMembership,
-            keys.named_membership,
-        ),
-    ] {
-        if let Some(id) = id {
-            any = any.add(column.eq(id));
-        }
+    use billing_events::Column;
+    // The account is named in each branch, as in `list_tied`.
+    let any_of = |ids: &[(Column, Option<&str>)]| {
+        ids.iter()
+            .filter_map(|(column, id)| Some((column, (*id)?)))
+            .fold(Condition::any(), |any, (column, id)| {
+                any.add(
+                    Condition::all()
+                        .add(Column::Provider.eq(keys.provider))
+                        .add(Column::Account.eq(keys.account))
+                        .add(column.eq(id)),
+                )
+            })
+    };
+    let all = [
+        (Column::SubscriptionId, keys.subscription),
+        (Column::NamedMembership, keys.named_membership),
+        (Column::CustomerId, keys.customer),
+        (Column::MandateId, keys.mandate),
+    ];
+    let mut found = Vec::new();
+    let known = any_of(&all);
+    if !known.is_empty() {
+        found = parked(db, known).await?;
     }
-    let of_account = Condition::all()
-        .add(billing_events::Column::Provider.eq(keys.provider))
-        .add(billing_events::Column::Account.eq(keys.account));
-    parked(db, of_account.add(any)).await
+    let stronger = any_of(&all[..2]);
+    if stronger.is_empty() {
+        return Ok(found);
+    }
+    let weakly_linked = billing_events::Entity::find()
+        // Written as in the indexes, which SQLite does not use otherwise.
+        .filter(Expr::cust("is_weakly_linked"))
+        .filter(stronger)
+        .order_by_asc(Column::EventId)
+        .all(db)
+        .await
+        .step("reading weakly linked billing events")?;
+    found.extend(weakly_linked);
+    Ok(found)
 }
 
 /// All parked events of an account, oldest first.
@@ -223,29 +281,49 @@ async fn parked(
         .step("reading parked billing events")
 }
 
-/// Parks or unparks an event.
-pub async fn set_parked(
+/// Says how an event is held: parked since when and why, or linked, for certain or weakly.
+pub async fn set_held(
     db: &impl ConnectionTrait,
     keys: &Keys<'_>,
     event_id: &str,
     parked: Option<(Timestamp, &str)>,
+    is_weakly_linked: bool,
 ) -> Result<(), StoreError> {
-    billing_events::Entity::update_many()
-        .filter(billing_events::Column::Provider.eq(keys.provider))
-        .filter(billing_events::Column::Account.eq(keys.account))
-        .filter(billing_events::Column::EventId.eq(event_id))
-        .col_expr(
-            billing_events::Column::ParkedAt,
-            Expr::value(parked.map(|(at, _)| micros(at))),
-        )
-        .col_expr(
-            billing_events::Column::ParkedWhy,
-            Expr::value(parked.map(|(_, why)| why.to_owned())),
-        )
-        .exec(db)
+    let sql = "update billing_events set parked_at = $1, parked_why = $2, is_weakly_linked = $3
+        where provider = $4 and account = $5 and event_id = $6";
+    let values: [Value; 6] = [
+        parked.map(|(at, _)| micros(at)).into(),
+        parked.map(|(_, why)| why).into(),
+        is_weakly_linked.into(),
+        keys.provider.into(),
+        keys.account.into(),
+        event_id.into(),
+    ];
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await
+    .step("parking or linking a billing event")
+    .map(drop)
+}
+
+/// How many events are parked, and since when the oldest is.
+pub async fn count_parked(
+    db: &impl ConnectionTrait,
+) -> Result<(u64, Option<Timestamp>), StoreError> {
+    let found: Option<(i64, Option<i64>)> = billing_events::Entity::find()
+        .select_only()
+        .column_as(billing_events::Column::ParkedAt.count(), "count")
+        .column_as(billing_events::Column::ParkedAt.min(), "oldest")
+        .filter(billing_events::Column::ParkedAt.is_not_null())
+        .into_tuple()
+        .one(db)
         .await
-        .step("parking a billing event")
-        .map(drop)
+        .step("counting parked billing events")?;
+    let (count, oldest) = found.unwrap_or_default();
+    Ok((count.unsigned_abs(), oldest.map(from_micros)))
 }
 
 /// Parked events after `after` (parked at, event id), oldest first: of these accounts, or of

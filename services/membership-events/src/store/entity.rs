@@ -298,19 +298,13 @@ pub mod billing_events {
         pub parked_at: Option<i64>,
         /// `unknown_account`, `unknown_subscription` or `unknown_payment`.
         pub parked_why: Option<String>,
+        /// Linked by its mandate or customer alone: what is known better moves it.
+        pub is_weakly_linked: bool,
     }
 
-    /// What is joined.
+    /// No relations are followed.
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {
-        /// Who claims the event.
-        #[sea_orm(
-            belongs_to = "super::billing_links::Entity",
-            from = "(Column::Provider, Column::Account, Column::EventId)",
-            to = "(super::billing_links::Column::Provider, super::billing_links::Column::Account, super::billing_links::Column::EventId)"
-        )]
-        Links,
-    }
+    pub enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
 
@@ -341,16 +335,8 @@ pub mod billing_links {
         pub event_id: String,
     }
 
-    /// What is joined.
+    /// No relations are followed.
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
-    pub enum Relation {
-        /// The gym's claim to the event's account.
-        #[sea_orm(
-            belongs_to = "super::gym_accounts::Entity",
-            from = "(Column::Provider, Column::Account, Column::GymId)",
-            to = "(super::gym_accounts::Column::Provider, super::gym_accounts::Column::Account, super::gym_accounts::Column::GymId)"
-        )]
-        Accounts,
-    }
+    pub enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }

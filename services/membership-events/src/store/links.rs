@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MembershipId};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
-    RelationTrait, Statement, Value,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, Statement, Value,
 };
 
 use super::billing::Keys;
-use super::entity::{billing_events, billing_links, gym_accounts};
+use super::entity::{billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
 use super::{Step, StoreError, placeholders};
 
@@ -71,28 +70,6 @@ pub async fn list_candidates(
     .step("looking for a billing event's membership")
 }
 
-/// (gym, membership) of events with the same invoice or payment, within gyms that own the account.
-pub async fn list_tied_memberships(
-    db: &impl ConnectionTrait,
-    keys: &Keys<'_>,
-) -> Result<Vec<Pair>, StoreError> {
-    let Some(ties) = keys.ties() else {
-        return Ok(Vec::new());
-    };
-    billing_events::Entity::find()
-        .select_only()
-        .join(JoinType::InnerJoin, billing_events::Relation::Links.def())
-        .join(JoinType::InnerJoin, billing_links::Relation::Accounts.def())
-        .column(billing_links::Column::GymId)
-        .column(billing_links::Column::MembershipId)
-        .distinct()
-        .filter(ties)
-        .into_tuple()
-        .all(db)
-        .await
-        .step("looking for tied billing events")
-}
-
 /// Gives the event to these memberships.
 pub async fn link(
     db: &impl ConnectionTrait,
@@ -118,6 +95,22 @@ pub async fn link(
     .await
     .step("linking a billing event")
     .map(drop)
+}
+
+/// Takes the event from everybody.
+pub async fn unlink(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+    event_id: &str,
+) -> Result<(), StoreError> {
+    billing_links::Entity::delete_many()
+        .filter(billing_links::Column::Provider.eq(keys.provider))
+        .filter(billing_links::Column::Account.eq(keys.account))
+        .filter(billing_links::Column::EventId.eq(event_id))
+        .exec(db)
+        .await
+        .step("unlinking a billing event")
+        .map(drop)
 }
 
 /// One event of a membership.

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::entity::{members, memberships};
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, micros, placeholders};
+use super::{Step, StoreError, columns, micros, placeholders};
 
 /// The person's row.
 pub async fn find(
@@ -74,11 +74,12 @@ pub async fn lock_people_of(
         _ => "",
     };
     let sql = format!(
-        "select * from members
+        "select {} from members
          where gym_id = $1 and member_id in (
              select member_id from membership_people
              where gym_id = $1 and membership_id in ({}))
          order by member_id {lock}",
+        columns::<members::Entity>("members"),
         placeholders(2, memberships.len())
     );
     let values = std::iter::once(gym.as_str()).chain(ids()).map(Value::from);

@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::entity::{billing_references, gyms, membership_people, memberships};
 use super::keys::{GymKey, MemberKey, MembershipKey};
-use super::{Step, StoreError, placeholders};
+use super::{Step, StoreError, columns, placeholders};
 
 /// The row, locked until the transaction ends.
 pub async fn lock(
@@ -111,13 +111,14 @@ pub async fn list_of_people_with_gym(
     people: &BTreeSet<MemberId>,
 ) -> Result<(Option<gyms::Model>, Vec<memberships::Model>), StoreError> {
     let sql = format!(
-        "select m.*, g.name as gym_name, g.time_zone, g.overdue_grace, g.overdue_scope,
+        "select {}, g.name as gym_name, g.time_zone, g.overdue_grace, g.overdue_scope,
                 g.source_version as gym_source_version
          from memberships m join gyms g on g.gym_id = m.gym_id
          where m.gym_id = $1 and m.membership_id in (
              select membership_id from membership_people
              where gym_id = $1 and member_id in ({}))
          order by m.membership_id",
+        columns::<memberships::Entity>("m"),
         placeholders(2, people.len())
     );
     let values = std::iter::once(gym.as_str())

@@ -11,7 +11,11 @@ pub struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(Initial), Box::new(PeopleByMembership)]
+        vec![
+            Box::new(Initial),
+            Box::new(PeopleByMembership),
+            Box::new(WeakLinks),
+        ]
     }
 }
 
@@ -58,6 +62,33 @@ impl MigrationTrait for PeopleByMembership {
             "drop index membership_people_by_membership",
             "create index membership_people_by_membership
                 on membership_people (gym_id, membership_id, member_id)",
+        ] {
+            database.execute_unprepared(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+struct WeakLinks;
+
+impl MigrationName for WeakLinks {
+    fn name(&self) -> &str {
+        "m0003_weak_links"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for WeakLinks {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let database = manager.get_connection();
+        for statement in [
+            "alter table billing_events add column is_weakly_linked boolean not null default false",
+            "create index billing_events_weak_by_subscription
+                on billing_events (provider, account, subscription_id)
+                where is_weakly_linked and subscription_id is not null",
+            "create index billing_events_weak_by_name
+                on billing_events (provider, account, named_membership)
+                where is_weakly_linked and named_membership is not null",
         ] {
             database.execute_unprepared(statement).await?;
         }

@@ -65,7 +65,7 @@ async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Ou
         for (provider, account) in put.accounts.difference(&accounts) {
             let parked =
                 store::billing::list_parked_of_account(unit.db(), provider, account).await?;
-            linking::attach(unit.db(), parked, &mut touched).await?;
+            linking::settle_held(unit.db(), parked, unit.now(), &mut touched).await?;
         }
     }
     linking::decide_touched(&mut unit, &touched).await?;

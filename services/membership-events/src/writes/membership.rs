@@ -80,8 +80,8 @@ async fn put_membership_once(
         store::memberships::replace_references(unit.db(), &put.gym, &put.membership, account, &ids)
             .await?;
         for keys in &keys {
-            let parked = store::billing::list_parked_by_reference(unit.db(), keys).await?;
-            linking::attach(unit.db(), parked, &mut touched).await?;
+            let claimable = store::billing::list_claimable(unit.db(), keys).await?;
+            linking::settle_held(unit.db(), claimable, unit.now(), &mut touched).await?;
         }
     }
     // Other memberships can be touched as well, through invoices that two of them share.

@@ -5,6 +5,7 @@ mod billing;
 mod decisions;
 mod faults;
 mod interleavings;
+mod linking;
 mod random;
 mod requests;
 mod timers;

@@ -469,6 +469,11 @@ impl World {
         .await;
     }
 
+    pub async fn until_dead_letters(&self, count: u64) {
+        let what = format!("{count} dead letters");
+        testkit::eventually(&what, DEADLINE, async || self.dead_letters().await == count).await;
+    }
+
     /// The number of dead letters.
     pub async fn dead_letters(&self) -> u64 {
         let stream = self.bus.jetstream().get_stream("DEAD_LETTER").await;
