@@ -14,6 +14,7 @@ pub mod billing_intake;
 pub mod by_hand;
 pub mod desk;
 pub mod grpc;
+pub mod history;
 pub mod invoices;
 pub mod linking;
 pub mod outbox;

@@ -6,7 +6,8 @@
 //! from the table: on a wake in this process, on NOTIFY from another, and by a slow poll.
 //!
 //! A member's messages stay in order because a row is only ever published while it is its
-//! member's oldest. Acked rows are removed in batches a moment later, and remembered until then.
+//! member's oldest. Acked rows become history in batches a moment later (see
+//! [`crate::store::history`]), and are remembered until then.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +26,8 @@ use tracing::{error, warn};
 
 use crate::SERVICE;
 use crate::store::entity::outbox::Model;
-use crate::store::{self, Store, StoreError, from_micros, micros};
+use crate::store::history::{self, Acked};
+use crate::store::{self, Step, Store, StoreError, from_micros, micros};
 
 /// How long one publish may take, repeats included.
 const PUBLISH: Duration = Duration::from_secs(3);
@@ -33,7 +35,7 @@ const PUBLISH: Duration = Duration::from_secs(3);
 const CLAIM: Duration = Duration::from_secs(5);
 /// The net under wake and notify.
 const POLL: Duration = Duration::from_secs(1);
-/// Acked rows are removed together.
+/// Acked rows become history together.
 const REMOVE_AFTER: Duration = Duration::from_millis(25);
 /// Messages on their way at once.
 const IN_FLIGHT: usize = 512;
@@ -60,7 +62,7 @@ pub struct Relay {
 
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
-    Acked(i64),
+    Acked(Acked),
     Failed(i64),
 }
 
@@ -115,9 +117,9 @@ impl Relay {
         tokio::spawn(async move {
             let seq = row.seq;
             let outcome = match relay.publish(row).await {
-                Ok(()) => {
+                Ok(decided_at) => {
                     lock(&relay.acked).insert(seq);
-                    Outcome::Acked(seq)
+                    Outcome::Acked(Acked { seq, decided_at })
                 }
                 Err(error) => {
                     warn!(outbox.seq = seq, error = %error, "Outbox row {seq} was not published and stays: {error}");
@@ -130,7 +132,8 @@ impl Relay {
         });
     }
 
-    async fn publish(&self, row: Model) -> Result<(), RelayError> {
+    /// Answers when the decision was made, microseconds.
+    async fn publish(&self, row: Model) -> Result<i64, RelayError> {
         // It goes out as it was committed: reading it would only cost time.
         let message = RawValue::from_string(row.payload).map_err(RelayError::Payload)?;
         let key = MembershipStatusChanged {
@@ -150,18 +153,18 @@ impl Relay {
         self.publisher
             .publish(&key.subject(), &envelope, &message)
             .await
-            .map(drop)
-            .map_err(RelayError::Publish)
+            .map_err(RelayError::Publish)?;
+        Ok(history::decided_at(message.get(), row.version))
     }
 
-    /// Removes what was acked and claims what is nobody's, until `shutdown`; then gives back what
+    /// Moves what was acked and claims what is nobody's, until `shutdown`; then gives back what
     /// it holds.
     pub async fn run(self, store: Store, mut outcomes: Outcomes, shutdown: CancellationToken) {
         if !store.is_postgres() {
             // Nobody else uses the file: whatever is claimed was claimed by a process that is gone.
             log(store::outbox::release(store.reads(), None).await);
         }
-        let mut removable: Vec<i64> = Vec::new();
+        let mut removable: Vec<Acked> = Vec::new();
         let mut remove_at: Option<Instant> = None;
         let mut failed: Vec<i64> = Vec::new();
         // Rows wait behind others that are on their way: look again at every ack.
@@ -175,11 +178,11 @@ impl Relay {
                 () = shutdown.cancelled() => break,
                 outcome = outcomes.0.recv() => match outcome {
                     None => break,
-                    Some(Outcome::Acked(seq)) => {
-                        removable.push(seq);
+                    Some(Outcome::Acked(row)) => {
+                        removable.push(row);
                         while let Ok(more) = outcomes.0.try_recv() {
                             match more {
-                                Outcome::Acked(seq) => removable.push(seq),
+                                Outcome::Acked(row) => removable.push(row),
                                 Outcome::Failed(seq) => failed.push(seq),
                             }
                         }
@@ -247,15 +250,15 @@ impl Relay {
         }
     }
 
-    async fn remove(&self, store: &Store, removable: &mut Vec<i64>) {
+    async fn remove(&self, store: &Store, removable: &mut Vec<Acked>) {
         if removable.is_empty() {
             return;
         }
-        match store::outbox::delete(store.reads(), removable).await {
+        match keep(store, removable).await {
             Ok(()) => {
                 let mut acked = lock(&self.acked);
-                for seq in removable.drain(..) {
-                    acked.remove(&seq);
+                for row in removable.drain(..) {
+                    acked.remove(&row.seq);
                 }
             }
             // They stay in `removable`, and go with the next ones.
@@ -277,19 +280,19 @@ impl Relay {
     }
 
     /// Lets what is on its way arrive, within the drain time of whoever runs us.
-    async fn drain(&self, store: &Store, mut outcomes: Outcomes, mut removable: Vec<i64>) {
+    async fn drain(&self, store: &Store, mut outcomes: Outcomes, mut removable: Vec<Acked>) {
         let mut failed = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(3);
         while self.in_flight.load(Ordering::Relaxed) > 0 {
             match tokio::time::timeout_at(deadline, outcomes.0.recv()).await {
-                Ok(Some(Outcome::Acked(seq))) => removable.push(seq),
+                Ok(Some(Outcome::Acked(row))) => removable.push(row),
                 Ok(Some(Outcome::Failed(seq))) => failed.push(seq),
                 Ok(None) | Err(_) => break,
             }
         }
         while let Ok(outcome) = outcomes.0.try_recv() {
             match outcome {
-                Outcome::Acked(seq) => removable.push(seq),
+                Outcome::Acked(row) => removable.push(row),
                 Outcome::Failed(seq) => failed.push(seq),
             }
         }
@@ -298,6 +301,13 @@ impl Relay {
             log(store::outbox::release(store.reads(), Some(&failed)).await);
         }
     }
+}
+
+/// Moves rows from the outbox to the history, all or none.
+async fn keep(store: &Store, acked: &[Acked]) -> Result<(), StoreError> {
+    let txn = store.begin().await?;
+    history::keep(&txn, acked).await?;
+    txn.commit().await.step("keeping decisions")
 }
 
 /// Wakes the relay when another replica leaves rows to be claimed. PostgreSQL only.

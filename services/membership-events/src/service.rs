@@ -24,7 +24,7 @@ use crate::outbox::{self, Outcomes, Relay};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake, unmatched};
+use crate::{SERVICE, billing_intake, history, unmatched};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,7 @@ pub struct Service {
     relay: Relay,
     outcomes: Outcomes,
     wake: Wake,
+    clock: Arc<dyn Clock>,
     verifier: Verifier,
     grpc: GrpcServer,
     grpc_addr: SocketAddr,
@@ -92,7 +93,7 @@ impl Service {
         let bus = Bus::start(&config.nats, SERVICE, &shutdown).await?;
         let (relay, outcomes) = Relay::new(bus.publisher(), Arc::new(SystemClock));
         let wake = Wake::default();
-        let decisions = Decisions::new(store.clone(), relay.clone(), wake.clone(), clock);
+        let decisions = Decisions::new(store.clone(), relay.clone(), wake.clone(), clock.clone());
         Ok(Self {
             bus,
             store,
@@ -100,6 +101,7 @@ impl Service {
             relay,
             outcomes,
             wake,
+            clock,
             verifier,
             grpc,
             grpc_addr,
@@ -134,6 +136,11 @@ impl Service {
         tasks.spawn(timers::run(
             self.decisions.clone(),
             self.wake,
+            shutdown.clone(),
+        ));
+        tasks.spawn(history::run(
+            self.store.clone(),
+            self.clock,
             shutdown.clone(),
         ));
         tasks.spawn(unmatched::run(
@@ -171,6 +178,10 @@ fn register_metrics() {
         &billing_intake::OUTCOMES,
     );
     metrics::register_counter(timers::FIRED, "Decisions that time alone changed.");
+    metrics::register_counter(
+        history::PRUNED,
+        "Decisions removed because they were replaced more than 13 months ago.",
+    );
     metrics::register_gauge(
         unmatched::COUNT,
         "Billing events that no membership claims.",

@@ -13,6 +13,7 @@ pub mod billing;
 pub mod connection;
 pub mod entity;
 pub mod gyms;
+pub mod history;
 pub mod keys;
 pub mod links;
 pub mod locks;

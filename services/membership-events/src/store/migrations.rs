@@ -3,6 +3,8 @@
 //! Written as SQL because both databases read these statements alike; only the growing key of the
 //! outbox differs. A migration that was released is never edited: another one follows it.
 
+mod decision_history;
+
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};
 
@@ -15,6 +17,7 @@ impl MigratorTrait for Migrator {
             Box::new(Initial),
             Box::new(PeopleByMembership),
             Box::new(WeakLinks),
+            Box::new(decision_history::DecisionHistory),
         ]
     }
 }

@@ -1,4 +1,5 @@
-//! Rows of the outbox: written with the change, claimed by a relay, removed after the ack.
+//! Rows of the outbox: written with the change, claimed by a relay, moved to the history of
+//! decisions after the ack (see [`super::history`]).
 //!
 //! A claim is a lease in a column and not an open transaction: on SQLite a transaction over the
 //! publish would stop every writer. Only a member's oldest row can be claimed, which is what keeps
@@ -18,7 +19,7 @@ use super::keys::{GymKey, MemberKey};
 use super::{Step, StoreError};
 
 /// SQLite takes 32,766 values in a statement, and a row has eight.
-const ROWS_AT_ONCE: usize = 1_000;
+pub(super) const ROWS_AT_ONCE: usize = 1_000;
 
 /// A row to write.
 #[derive(Debug, Clone)]
@@ -192,18 +193,6 @@ pub async fn claim(
     .step("claiming outbox rows")?;
     rows.sort_by_key(|row| row.seq);
     Ok(rows)
-}
-
-/// Removes rows whose messages were acked.
-pub async fn delete(db: &impl ConnectionTrait, seqs: &[i64]) -> Result<(), StoreError> {
-    for some in seqs.chunks(ROWS_AT_ONCE) {
-        outbox::Entity::delete_many()
-            .filter(outbox::Column::Seq.is_in(some.iter().copied()))
-            .exec(db)
-            .await
-            .step("removing outbox rows")?;
-    }
-    Ok(())
 }
 
 /// Gives claims back; all of them without `seqs`.

@@ -4,6 +4,7 @@
 mod billing;
 mod decisions;
 mod faults;
+mod history;
 mod interleavings;
 mod linking;
 mod random;
