@@ -185,16 +185,24 @@ fn words(reasons: &[access_domain::membership::Reason]) -> Vec<String> {
     reasons.iter().map(ToString::to_string).collect()
 }
 
-/// A protobuf instant, exact to the nanosecond.
+/// A protobuf instant, exact to the nanosecond. Its nanoseconds count forward, before 1970 too.
 pub fn timestamp(at: Timestamp) -> pbjson_types::Timestamp {
-    pbjson_types::Timestamp {
-        seconds: at.as_second(),
-        nanos: at.subsec_nanosecond(),
+    let (seconds, nanos) = (at.as_second(), at.subsec_nanosecond());
+    match nanos < 0 {
+        true => pbjson_types::Timestamp {
+            seconds: seconds - 1,
+            nanos: nanos + 1_000_000_000,
+        },
+        false => pbjson_types::Timestamp { seconds, nanos },
     }
 }
 
-/// The domain's instant; `None` when it lies outside years -9999 to 9999.
+/// The domain's instant; `None` when it lies outside years 1 to 9999, which protobuf ends at.
 pub fn instant(at: &pbjson_types::Timestamp) -> Option<Timestamp> {
+    const FIRST_YEAR: i64 = -62_135_596_800;
+    if at.seconds < FIRST_YEAR || !(0..1_000_000_000).contains(&at.nanos) {
+        return None;
+    }
     Timestamp::new(at.seconds, at.nanos).ok()
 }
 
@@ -274,9 +282,30 @@ mod tests {
 
     #[test]
     fn instants_survive_the_way_there_and_back() {
-        for text in ["1969-12-31T23:59:59.5Z", "2026-10-01T05:00:07.000000001Z"] {
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "1969-12-31T23:59:59.5Z",
+            "2026-10-01T05:00:07.000000001Z",
+        ] {
             let at: Timestamp = text.parse().expect("an instant");
-            assert_eq!(instant(&timestamp(at)), Some(at), "{text}");
+            let sent = timestamp(at);
+            assert_eq!(instant(&sent), Some(at), "{text}");
+            let json = serde_json::to_string(&sent).expect("JSON");
+            assert_eq!(serde_json::from_str(&json).ok(), Some(sent), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_protobuf_has_no_instant_for_is_none() {
+        for (seconds, nanos) in [
+            (-62_135_596_801, 0),
+            (i64::MIN, 0),
+            (i64::MAX, 0),
+            (0, -1),
+            (0, 1_000_000_000),
+        ] {
+            let at = pbjson_types::Timestamp { seconds, nanos };
+            assert_eq!(instant(&at), None, "{at:?}");
         }
     }
 

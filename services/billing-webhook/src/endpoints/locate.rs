@@ -153,7 +153,10 @@ fn without_values(said: &str) -> String {
         };
         kept.push_str(&rest[..start]);
         let inside = &rest[start + 1..];
-        let end = end_of_quote(inside, quote);
+        let end = match kept.ends_with("unknown field ") || kept.ends_with("unknown variant ") {
+            true => end_of_unknown(inside),
+            false => end_of_quote(inside, quote),
+        };
         let quoted = &inside[..end];
         let is_field = quote == '`'
             && quoted.len() <= 32
@@ -170,6 +173,13 @@ fn without_values(said: &str) -> String {
     }
     kept.push_str(rest);
     kept
+}
+
+/// Where an unknown word ends. It stands there as it was written, with backticks of its own; what
+/// is known instead follows.
+fn end_of_unknown(inside: &str) -> usize {
+    let ends = ["`, expected ", "`, there are no "].map(|end| inside.rfind(end));
+    ends.into_iter().flatten().max().unwrap_or(inside.len())
 }
 
 /// Where the quote closes; a backslash takes the next character with it.
@@ -228,8 +238,19 @@ endpoints:
                 r#"invalid type: string "whsec_\"x", expected a boolean"#,
                 "invalid type: string …, expected a boolean",
             ),
-            ("unknown field `live_mode`", "unknown field `live_mode`"),
-            ("unknown field `whsec_abc`", "unknown field …"),
+            (
+                "unknown field `live_mode`, expected `id` or `account`",
+                "unknown field `live_mode`, expected `id` or `account`",
+            ),
+            (
+                "unknown field `whsec_abc`, expected `id`",
+                "unknown field …, expected `id`",
+            ),
+            (
+                "unknown variant `a`Sh0wn`, expected `b`, expected `id` or `account`",
+                "unknown variant …, expected `id` or `account`",
+            ),
+            ("unknown field `a`Sh0wn", "unknown field …"),
             (
                 "invalid type: integer `42`, expected",
                 "invalid type: integer …, expected",

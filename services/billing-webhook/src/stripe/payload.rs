@@ -85,7 +85,7 @@ impl<'a> Object<'a> {
     pub fn id_of(self, name: &str) -> Option<&'a str> {
         match self.0.get(name)? {
             Value::String(id) if !id.is_empty() => Some(id),
-            Value::Object(object) => object.get("id")?.as_str(),
+            value @ Value::Object(_) => Object(value).text("id"),
             _ => None,
         }
     }

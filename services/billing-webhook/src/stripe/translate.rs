@@ -116,11 +116,12 @@ fn mandate_failed(object: Object<'_>) -> Taken {
     }
 }
 
+/// What no calendar has says nothing, and the fact counts without it.
 fn instant(object: Object<'_>, name: &str) -> Option<pbjson_types::Timestamp> {
     object
         .integer(name)
-        .and_then(|at| Timestamp::from_second(at).ok())
-        .map(wire::timestamp)
+        .map(|seconds| pbjson_types::Timestamp { seconds, nanos: 0 })
+        .filter(|at| wire::instant(at).is_some())
 }
 
 /// What is no code of ISO 4217 says nothing to anybody here, and the fact counts without it.
