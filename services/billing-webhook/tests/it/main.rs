@@ -6,6 +6,9 @@ mod catchup_faults;
 mod endpoints_file;
 mod entrance;
 mod fixtures;
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz;
+mod fuzzed;
 mod gocardless;
 mod harness;
 mod official;

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| billing_webhook_fuzz::run("stripe_signature", input));
