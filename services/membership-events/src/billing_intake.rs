@@ -205,7 +205,7 @@ fn same_as_held(event: &BillingEvent, held: &billing_events::Model) -> Result<Ta
 
 /// One invoice or payment has one currency, and one payment one amount, over all that is said of
 /// it.
-fn check_against(event: &BillingEvent, tied: &[Held]) -> Result<(), Error> {
+pub(crate) fn check_against(event: &BillingEvent, tied: &[Held]) -> Result<(), Error> {
     let others: Vec<BillingEvent> = tied
         .iter()
         .filter(|held| held.row.event_id != event.event_id)

@@ -71,6 +71,7 @@ impl CauseOf {
                 let kind = match *rpc {
                     "PutOverride" | "ClearOverride" => "override",
                     "DeleteMember" => "erasure",
+                    "ImportRoster" => "import",
                     _ => "call",
                 };
                 (*at, told(kind, (*rpc).to_owned(), actor.clone(), *at))

@@ -10,6 +10,7 @@ use service_runtime::lifecycle::LifecycleSettings;
 use service_runtime::settings;
 use service_runtime::telemetry::TelemetrySettings;
 
+use crate::roster::RosterSettings;
 use crate::store::DatabaseSettings;
 
 /// Gyms, members, memberships and billing facts; decides who is entitled to access.
@@ -28,6 +29,9 @@ pub struct Config {
     /// The tables.
     #[command(flatten)]
     pub database: DatabaseSettings,
+    /// When a roster import is held.
+    #[command(flatten)]
+    pub roster: RosterSettings,
     /// Whose tokens count.
     #[command(flatten)]
     pub identity: IdentitySettings,
@@ -56,6 +60,7 @@ impl Config {
                 database_pool_size: 5,
                 database_statement_timeout: Duration::from_secs(5),
             },
+            roster: RosterSettings::for_testing(),
             identity,
             unmatched_billing_after: Duration::from_secs(3_600),
             lifecycle: LifecycleSettings {

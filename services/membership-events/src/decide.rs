@@ -161,7 +161,7 @@ fn concerns(membership: &Membership, member: &MemberId) -> bool {
 }
 
 /// These memberships, with what billing says of each.
-async fn with_billing(
+pub(crate) async fn with_billing(
     db: &impl ConnectionTrait,
     gym: &GymId,
     memberships: &[store::entity::memberships::Model],

@@ -88,7 +88,8 @@ impl Fields {
         Status::with_error_details(Code::NotFound, message, details)
     }
 
-    fn into_status(self) -> Status {
+    /// `INVALID_ARGUMENT`, with all that was named.
+    pub fn into_status(self) -> Status {
         let names: BTreeSet<_> = self.violations.iter().map(|v| v.field.as_str()).collect();
         let message = format!(
             "The request is not valid: {}.",

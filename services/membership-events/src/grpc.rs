@@ -3,13 +3,10 @@
 //! Role `service` is checked in front of it (`AuthLayer::services_only`). What is not built yet
 //! answers `UNIMPLEMENTED` with a sentence.
 
-use std::pin::Pin;
-
 use access_domain::ids::{GymId, MemberId};
 use access_domain::membership::{Reason, Status as MembershipStatus};
 use contracts::membership::v1 as wire;
 use contracts::membership::v1::membership_service_server::MembershipService;
-use futures_util::Stream;
 use service_runtime::identity::grpc::caller_of;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,6 +17,7 @@ use crate::requests::{
     CancelMembership, ForgiveInvoice, LinkBilling, PauseMembership, PutGym, PutMember,
     PutMembership, PutOverride, RecordPayment, ResumeMembership,
 };
+use crate::roster::{self, Importer};
 use crate::unit::Decisions;
 use crate::writes::{By, Outcome};
 use crate::{by_hand, desk, pauses, people, reads, writes};
@@ -28,12 +26,16 @@ use crate::{by_hand, desk, pauses, people, reads, writes};
 #[derive(Debug, Clone)]
 pub struct Grpc {
     decisions: Decisions,
+    importer: Importer,
 }
 
 impl Grpc {
     /// Put together by `lib.rs`.
-    pub fn new(decisions: Decisions) -> Self {
-        Self { decisions }
+    pub fn new(decisions: Decisions, importer: Importer) -> Self {
+        Self {
+            decisions,
+            importer,
+        }
     }
 }
 
@@ -293,14 +295,15 @@ impl MembershipService for Grpc {
         Err(Status::unimplemented("Members cannot be explained yet."))
     }
 
-    type ImportRosterStream =
-        Pin<Box<dyn Stream<Item = Result<wire::ImportRosterProgress, Status>> + Send>>;
+    type ImportRosterStream = roster::Answers;
 
     async fn import_roster(
         &self,
-        _request: Request<Streaming<wire::ImportRosterRequest>>,
+        request: Request<Streaming<wire::ImportRosterRequest>>,
     ) -> Answer<Self::ImportRosterStream> {
-        Err(Status::unimplemented("Rosters cannot be imported yet."))
+        let (by, stream) = opened(request, "ImportRoster")?;
+        let answers = self.importer.import(by, stream).await?;
+        Ok(Response::new(answers))
     }
 
     async fn list_unmatched_billing(

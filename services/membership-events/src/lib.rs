@@ -22,6 +22,7 @@ pub mod paging;
 pub mod pauses;
 pub mod people;
 pub mod reads;
+pub mod roster;
 pub mod timers;
 pub mod unmatched;
 pub mod writes;

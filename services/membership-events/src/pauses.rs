@@ -138,6 +138,7 @@ async fn keep(
     pauses: &[StoredPause],
 ) -> Result<BTreeMap<MemberId, i64>, Error> {
     row.pauses = serde_json::to_string(pauses).map_err(Error::Json)?;
+    row.written_at = micros(unit.now());
     let (gym, membership) = (row.gym_id.clone(), row.membership_id.clone());
     store::memberships::put(unit.db(), row).await?;
     decide_membership(unit, &gym, &membership).await

@@ -5,6 +5,7 @@
 
 mod membership;
 mod people;
+pub mod roster;
 mod staff;
 
 pub use membership::{

@@ -21,6 +21,7 @@ use tonic::service::Routes;
 use crate::config::Config;
 use crate::grpc::Grpc;
 use crate::outbox::{self, Outcomes, Relay};
+use crate::roster::{self, Importer, RosterSettings};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
@@ -59,6 +60,7 @@ pub struct Service {
     bus: Bus,
     store: Store,
     decisions: Decisions,
+    roster: RosterSettings,
     relay: Relay,
     outcomes: Outcomes,
     wake: Wake,
@@ -98,6 +100,7 @@ impl Service {
             bus,
             store,
             decisions,
+            roster: config.roster,
             relay,
             outcomes,
             wake,
@@ -150,7 +153,17 @@ impl Service {
         ));
         let consumer = billing_intake::consumer(&self.bus);
         let intake = billing_intake::run(consumer, self.decisions.clone(), shutdown.clone());
-        let routes = Routes::new(MembershipServiceServer::new(Grpc::new(self.decisions)));
+        let importer = Importer::new(
+            self.decisions.clone(),
+            self.roster,
+            Arc::new(SystemClock),
+            tasks.clone(),
+            shutdown.clone(),
+        );
+        importer.release_orphans().await;
+        tasks.spawn(roster::run(importer.clone()));
+        let grpc = Grpc::new(self.decisions, importer);
+        let routes = Routes::new(MembershipServiceServer::new(grpc));
         let auth = AuthLayer::services_only(self.verifier);
         let calls = self
             .grpc

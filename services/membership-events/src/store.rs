@@ -21,6 +21,7 @@ pub mod members;
 pub mod memberships;
 pub mod migrations;
 pub mod outbox;
+pub mod roster;
 
 pub use connection::{DatabaseSettings, Store};
 

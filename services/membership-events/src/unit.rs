@@ -138,6 +138,7 @@ impl Unit<'_> {
     /// Makes the last version of a member, after which none follows.
     pub async fn erase(&mut self, gym: &GymId, member: &MemberId, held: i64) -> Result<(), Error> {
         store::members::erase(&self.txn, gym, member).await?;
+        store::roster::staged::erase(&self.txn, gym, member).await?;
         let decision = decide::tombstone(gym, member, held, self.now(), &self.cause);
         self.keep(gym, vec![decision]).await
     }

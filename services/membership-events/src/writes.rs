@@ -5,8 +5,8 @@
 //! [`crate::pauses`], money in [`crate::desk`], overrides and erasure in [`crate::people`].
 
 mod gym;
-mod member;
-mod membership;
+pub(crate) mod member;
+pub(crate) mod membership;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -188,6 +188,8 @@ pub mod memberships {
         pub billing_mandate: Option<String>,
         /// The caller's number.
         pub source_version: i64,
+        /// When a caller last wrote it, or the instant of the roster that did; 0 is not known.
+        pub written_at: i64,
     }
 
     /// No relations are followed.

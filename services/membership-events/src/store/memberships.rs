@@ -49,6 +49,7 @@ pub async fn put(db: &impl ConnectionTrait, row: memberships::Model) -> Result<(
         billing_customer: Set(row.billing_customer),
         billing_mandate: Set(row.billing_mandate),
         source_version: Set(row.source_version),
+        written_at: Set(row.written_at),
     };
     memberships::Entity::insert(row)
         .on_conflict(
@@ -71,6 +72,7 @@ pub async fn put(db: &impl ConnectionTrait, row: memberships::Model) -> Result<(
                     Column::BillingCustomer,
                     Column::BillingMandate,
                     Column::SourceVersion,
+                    Column::WrittenAt,
                 ])
                 .to_owned(),
         )

@@ -4,6 +4,7 @@
 //! outbox differs. A migration that was released is never edited: another one follows it.
 
 mod decision_history;
+mod roster;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(PeopleByMembership),
             Box::new(WeakLinks),
             Box::new(decision_history::DecisionHistory),
+            Box::new(roster::Roster),
         ]
     }
 }

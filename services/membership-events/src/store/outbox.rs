@@ -242,6 +242,19 @@ pub async fn backlog(db: &impl ConnectionTrait, now: i64) -> Result<Backlog, Sto
     }))
 }
 
+/// True when more than `rows` wait.
+pub async fn is_deeper(db: &impl ConnectionTrait, rows: u64) -> Result<bool, StoreError> {
+    let sql = "select 1 as one from outbox limit 1 offset $1";
+    db.query_one_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [(rows as i64).into()],
+    ))
+    .await
+    .step("measuring the outbox")
+    .map(|row| row.is_some())
+}
+
 /// Tells the relays of other replicas that rows wait which the writer does not publish itself.
 pub async fn notify(db: &impl ConnectionTrait) -> Result<(), StoreError> {
     if db.get_database_backend() != DbBackend::Postgres {

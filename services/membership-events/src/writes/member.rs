@@ -2,11 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use access_domain::ids::{GymId, MemberId};
+
 use super::{By, Outcome};
 use crate::error::Error;
 use crate::requests::PutMember;
 use crate::store;
 use crate::unit::Decisions;
+
+/// A first write has no row to lock yet.
+pub(crate) fn member_lock(gym: &GymId, member: &MemberId) -> String {
+    format!("member/{gym}/{member}")
+}
 
 /// Creates or replaces a person.
 pub async fn put_member(decisions: &Decisions, by: &By, put: PutMember) -> Result<Outcome, Error> {
@@ -21,7 +28,7 @@ async fn put_member_once(
     put: &PutMember,
 ) -> Result<Outcome, Error> {
     let unit = decisions.begin(by.cause(decisions)).await?;
-    let lock = BTreeSet::from([format!("member/{}/{}", put.gym, put.member)]);
+    let lock = BTreeSet::from([member_lock(&put.gym, &put.member)]);
     store::locks::take(unit.db(), lock, BTreeSet::new()).await?;
     if store::gyms::find(unit.db(), &put.gym).await?.is_none() {
         return Err(Error::Unknown("gym"));

@@ -67,7 +67,7 @@ async fn put_membership_once(
     let before: BTreeSet<MemberId> = before.into_iter().map(|key| key.0).collect();
     let concerned: BTreeSet<MemberId> = before.union(&people).cloned().collect();
     lock_known(&unit, put, &concerned).await?;
-    let row = membership_row(put, held.as_ref())?;
+    let row = membership_row(put, held.as_ref(), micros(unit.now()))?;
     let new_reference = held.as_ref().is_none_or(|held| !same_reference(held, &row));
     store::memberships::put(unit.db(), row).await?;
     if before != people {
@@ -91,7 +91,11 @@ async fn put_membership_once(
     Ok(Outcome::applied(put.source_version, members))
 }
 
-fn name_keys<'a>(provider: &'a str, account: &'a str, membership: &'a MembershipId) -> Keys<'a> {
+pub(crate) fn name_keys<'a>(
+    provider: &'a str,
+    account: &'a str,
+    membership: &'a MembershipId,
+) -> Keys<'a> {
     Keys {
         provider,
         account,
@@ -104,7 +108,10 @@ fn name_keys<'a>(provider: &'a str, account: &'a str, membership: &'a Membership
     }
 }
 
-fn reference_keys<'a>(reference: &'a Reference, membership: &'a MembershipId) -> Keys<'a> {
+pub(crate) fn reference_keys<'a>(
+    reference: &'a Reference,
+    membership: &'a MembershipId,
+) -> Keys<'a> {
     let (provider, account) = (reference.provider.as_str(), reference.account.as_str());
     Keys {
         subscription: reference.subscription.as_ref().map(|id| id.as_str()),
@@ -145,9 +152,10 @@ async fn lock_known(
     Err(unknown.into_not_found("the member is not known").into())
 }
 
-fn membership_row(
+pub(crate) fn membership_row(
     put: &PutMembership,
     held: Option<&membership_rows::Model>,
+    written_at: i64,
 ) -> Result<membership_rows::Model, Error> {
     let text = |id: Option<&str>| id.map(str::to_owned);
     let billing = put.billing.as_ref();
@@ -173,10 +181,11 @@ fn membership_row(
         billing_customer: text(billing.and_then(|b| b.customer.as_ref().map(|id| id.as_str()))),
         billing_mandate: text(billing.and_then(|b| b.mandate.as_ref().map(|id| id.as_str()))),
         source_version: put.source_version,
+        written_at,
     })
 }
 
-fn same_reference(held: &membership_rows::Model, row: &membership_rows::Model) -> bool {
+pub(crate) fn same_reference(held: &membership_rows::Model, row: &membership_rows::Model) -> bool {
     held.billing_provider == row.billing_provider
         && held.billing_account == row.billing_account
         && held.billing_subscription == row.billing_subscription
@@ -225,6 +234,7 @@ async fn cancel_membership_once(
         }
     }
     row.source_version = cancel.source_version;
+    row.written_at = micros(unit.now());
     store::memberships::put(unit.db(), row).await?;
     let members = decide_membership(unit, &cancel.gym, &cancel.membership).await?;
     Ok(Outcome::applied(cancel.source_version, members))

@@ -291,6 +291,11 @@ impl World {
         self.replicas.iter().map(connect).collect()
     }
 
+    /// Where the replica started last serves gRPC.
+    pub fn address(&self) -> SocketAddr {
+        self.replicas.last().expect("a replica").address
+    }
+
     /// A client of role service.
     pub fn client(&self) -> Client {
         self.client_with(&self.tokens.service("dev-stack"))
