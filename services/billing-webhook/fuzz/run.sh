@@ -16,7 +16,7 @@ export RUSTUP_AUTO_INSTALL=0
 if ! rustup toolchain list 2>/dev/null | grep -q '^nightly'; then
     echo "############################################################################"
     echo "# NOT FUZZED: cargo-fuzz needs a nightly Rust, and rustup knows none here. #"
-    echo "# Only the seeds, fixtures and regressions are run, and neighbours of them. #"
+    echo "# Only seeds, fixtures and regressions are run, and neighbours of theirs.  #"
     echo "############################################################################"
     exec cargo test -p billing-webhook --test it --locked fuzzed::
 fi
@@ -55,12 +55,11 @@ fuzz() { # TARGET: one run, its summary in the log; fails on a crash
         >"$out/logs/$1.log" 2>&1
 }
 
-summary() { # TARGET CRASHES
+summary() { # TARGET SECONDS CRASHES
     local log=$out/logs/$1.log cover
-    cover=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -1)
-    printf '%-21s %10s executions in %s s, %s, %s crashes\n' "$1" \
-        "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
-        "$(sed -nE 's/^Done [0-9]+ runs in ([0-9]+) second.*/\1/p' "$log")" "$cover" "$2"
+    cover=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1) || cover='cov: 0 ft: 0'
+    printf '%-21s %10s executions in %s s, %s, crashes: %s\n' "$1" \
+        "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" "$2" "$cover" "$3"
 }
 
 crashed=()
@@ -68,13 +67,14 @@ lines=()
 for target in "${targets[@]}"; do
     seed "$target"
     echo "$target: fuzzing for $seconds s"
-    if fuzz "$target"; then
-        lines+=("$(summary "$target" 0)")
-    else
+    began=$SECONDS
+    crashes=0
+    if ! fuzz "$target"; then
+        crashes=1
         crashed+=("$target")
-        tail -40 "$out/logs/$target.log"
-        lines+=("$(summary "$target" 1)")
+        tail -n 40 "$out/logs/$target.log"
     fi
+    lines+=("$(summary "$target" $((SECONDS - began)) $crashes)")
 done
 printf '%s\n' "${lines[@]}"
 if ((${#crashed[@]})); then
