@@ -48,6 +48,12 @@ use summary::Finding;
 const LOOK: Duration = Duration::from_secs(2);
 /// A stream on which nothing comes for this long is broken.
 const IDLE: Duration = Duration::from_secs(120);
+/// Imports by what became of them.
+pub const IMPORTS: &str = "membership_events_roster_imports_total";
+/// The values of its label `outcome`. `broken` changed nothing: its stream did not end well, or it
+/// was refused.
+pub const OUTCOMES: [&str; 3] = ["applied", "held", "broken"];
+
 /// When an import is held.
 #[derive(Debug, Clone, Args)]
 pub struct RosterSettings {
@@ -157,9 +163,13 @@ impl Importer {
         by: By,
         mut stream: Streaming<wire::ImportRosterRequest>,
     ) -> Result<Answers, Status> {
-        let first = tokio::time::timeout(IDLE, stream.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("Nothing came for too long."))??;
+        let first = tokio::select! {
+            first = stream.message() => first?,
+            () = tokio::time::sleep(IDLE) => {
+                return Err(Status::deadline_exceeded("Nothing came for too long."));
+            }
+            () = self.shutdown.cancelled() => return Err(Stop::Stopping.into_status()),
+        };
         let Some(WirePart::Header(header)) = first.and_then(|message| message.part) else {
             return Err(fault(0, "header", "the header is expected first"));
         };
@@ -246,6 +256,7 @@ impl Importer {
         let finding = match found {
             Ok(finding) => finding,
             Err(stop) => {
+                metrics::counter!(IMPORTS, "outcome" => "broken").increment(1);
                 info!(
                     import.id = id, gym.id = %gym,
                     "Import {id} of the roster of gym {gym} changed nothing: {stop}"
@@ -261,6 +272,9 @@ impl Importer {
             }
         };
         let row = &claimed.row;
+        if finding != Finding::Apply {
+            metrics::counter!(IMPORTS, "outcome" => "held").increment(1);
+        }
         info!(
             import.id = id, gym.id = %gym, rows.received = row.received,
             rows.changed = row.changed, rows.unchanged = row.unchanged,
@@ -379,5 +393,18 @@ fn some_ids(ids: &BTreeSet<String>) -> String {
         shown.join(", ")
     } else {
         format!("{} and {more} more", shown.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_or_five_percent_may_be_missing() {
+        let settings = RosterSettings::for_testing();
+        for (current, allowed) in [(0, 10), (219, 10), (220, 11), (1_000, 50), (100_000, 5_000)] {
+            assert_eq!(settings.allowed(current), allowed, "{current}");
+        }
     }
 }

@@ -190,6 +190,12 @@ fn register_metrics() {
         "outcome",
         &billing_intake::OUTCOMES,
     );
+    metrics::register_counter_by(
+        roster::IMPORTS,
+        "Roster imports, by what became of them.",
+        "outcome",
+        &roster::OUTCOMES,
+    );
     metrics::register_counter(timers::FIRED, "Decisions that time alone changed.");
     metrics::register_counter(
         history::PRUNED,

@@ -44,6 +44,7 @@ pub(super) async fn apply(
         match step(claimed, progress.as_deref_mut()).await {
             Ok(true) => {}
             Ok(false) => {
+                metrics::counter!(super::IMPORTS, "outcome" => "applied").increment(1);
                 let row = &claimed.row;
                 info!(
                     import.id = row.import_id, gym.id = %row.gym_id, changes = row.done,

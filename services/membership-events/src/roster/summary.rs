@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use access_domain::ids::{GymId, MemberId};
+use access_domain::gym::GymRules;
+use access_domain::ids::{GymId, MemberId, MembershipId};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
@@ -17,6 +18,7 @@ use super::compare::{self, Verdict};
 use super::progress::Progress;
 use super::{Stop, some_ids};
 use crate::decide::with_billing;
+use crate::error::Error;
 use crate::fields::Fields;
 use crate::requests::roster::Kind;
 use crate::rows;
@@ -225,65 +227,95 @@ async fn memberships(claimed: &mut Claimed, progress: &mut Progress) -> Result<(
 async fn absent(claimed: &mut Claimed, progress: &mut Progress) -> Result<(), Stop> {
     let store = claimed.importer.decisions.store().clone();
     let db = store.reads();
-    let (import, gym) = (claimed.row.import_id, claimed.row.gym_id.clone());
-    let as_of = claimed.row.as_of;
+    let gym = claimed.row.gym_id.clone();
+    let its_gym = store::gyms::find(db, &gym)
+        .await?
+        .ok_or(Error::Unknown("gym"))?;
+    let rules = rows::rules(&its_gym)?;
     let mut digest = Sha256::new();
-    digest.update(format!("{gym}\n{}\n", from_micros(as_of)));
-    let rules = store::gyms::find(db, &gym).await?;
-    let rules = rows::rules(&rules.ok_or(crate::error::Error::Unknown("gym"))?)?;
+    digest.update(format!("{gym}\n{}\n", from_micros(claimed.row.as_of)));
     let mut after = String::new();
     loop {
         claimed.breathe().await?;
         if progress.is_gone() {
             return Err(Stop::Gone);
         }
-        let last = missing::page_end(db, &gym, &after, SCAN).await?;
-        let rows = missing::list_absent(db, import, &gym, as_of, &after, last.as_deref()).await?;
-        let now = claimed.importer.decisions.now();
-        // Facts of hundreds of memberships can be a lot: a part at a time.
-        for rows in rows.chunks(PAGE) {
-            let held = with_billing(db, &gym, rows).await?;
-            let holders = held.iter().flat_map(|held| held.membership.holders.iter());
-            let holders: BTreeSet<MemberId> = holders.cloned().collect();
-            let erased: BTreeSet<MemberId> = bulk::list_people(db, &gym, &holders, false)
-                .await?
-                .into_iter()
-                .filter(|person| person.erased)
-                .map(|person| person.member_id.0)
-                .collect();
-            let mut endings = Vec::new();
-            let mut leavers = BTreeMap::new();
-            for held in &held {
-                let membership = &held.membership;
-                let end = membership.end(&held.billing, &rules);
-                let left: Vec<&MemberId> = membership
-                    .holders
-                    .iter()
-                    .filter(|id| !erased.contains(*id))
-                    .collect();
-                if end.is_some_and(|end| end <= now) || left.is_empty() {
-                    continue;
-                }
-                digest.update(format!("{}\n", membership.id));
-                endings.push(bare(ABSENT, membership.id.as_str()));
-                for id in left {
-                    leavers.insert(id.as_str(), bare(LEAVER, id.as_str()));
-                }
-            }
-            let leavers: Vec<Staged> = leavers.into_values().collect();
-            claimed.row.ending += endings.len() as i64;
-            staged::insert(db, import, &endings).await?;
-            // A member with two of them counts once.
-            for leavers in leavers.chunks(1_000) {
-                claimed.row.missing += staged::insert(db, import, leavers).await? as i64;
-            }
-        }
-        let Some(last) = last else {
+        let page = missing::list_written(db, &gym, &after, SCAN).await?;
+        let Some(last) = page.last() else {
             claimed.row.digest = hex::encode(digest.finalize());
             return Ok(());
         };
-        after = last;
+        after = last.membership_id.to_string();
+        let mut ids: BTreeSet<MembershipId> = page
+            .into_iter()
+            .filter(|row| row.written_at <= claimed.row.as_of)
+            .map(|row| row.membership_id.0)
+            .collect();
+        let asked: Vec<&str> = ids.iter().map(MembershipId::as_str).collect();
+        let kind = Kind::Membership.as_str();
+        for there in staged::list_known(db, claimed.row.import_id, kind, &asked).await? {
+            ids.remove(there.as_str());
+        }
+        let ids: Vec<MembershipId> = ids.into_iter().collect();
+        // Facts of hundreds of memberships can be a lot: a part at a time.
+        for ids in ids.chunks(PAGE) {
+            leave(claimed, &rules, ids, &mut digest).await?;
+        }
     }
+}
+
+/// Stages the ends of those of these memberships that have not ended.
+async fn leave(
+    claimed: &mut Claimed,
+    rules: &GymRules,
+    ids: &[MembershipId],
+    digest: &mut Sha256,
+) -> Result<(), Stop> {
+    let decisions = &claimed.importer.decisions;
+    let (db, now) = (decisions.store().reads(), decisions.now());
+    let (gym, import) = (&claimed.row.gym_id, claimed.row.import_id);
+    let ids = ids.iter().cloned().collect();
+    let rows = bulk::list_memberships(db, gym, &ids, false).await?;
+    let mut held = with_billing(db, gym, &rows).await?;
+    // The digest is of a sorted set, whatever order a database sorts in.
+    held.sort_by(|a, b| a.membership.id.cmp(&b.membership.id));
+    let holders = held.iter().flat_map(|held| held.membership.holders.iter());
+    let holders: BTreeSet<MemberId> = holders.cloned().collect();
+    let erased: BTreeSet<MemberId> = bulk::list_people(db, gym, &holders, false)
+        .await?
+        .into_iter()
+        .filter(|person| person.erased)
+        .map(|person| person.member_id.0)
+        .collect();
+    let mut endings = Vec::new();
+    let mut leavers = BTreeMap::new();
+    for held in &held {
+        let membership = &held.membership;
+        let end = membership.end(&held.billing, rules);
+        let left: Vec<&MemberId> = membership
+            .holders
+            .iter()
+            .filter(|id| !erased.contains(*id))
+            .collect();
+        if end.is_some_and(|end| end <= now) || left.is_empty() {
+            continue;
+        }
+        digest.update(format!("{}\n", membership.id));
+        endings.push(bare(ABSENT, membership.id.as_str()));
+        for id in left {
+            leavers.insert(id.as_str(), bare(LEAVER, id.as_str()));
+        }
+    }
+    let leavers: Vec<Staged> = leavers.into_values().collect();
+    staged::insert(db, import, &endings).await?;
+    // A member with two of them counts once.
+    let mut missing = 0;
+    for leavers in leavers.chunks(1_000) {
+        missing += staged::insert(db, import, leavers).await? as i64;
+    }
+    claimed.row.ending += endings.len() as i64;
+    claimed.row.missing += missing;
+    Ok(())
 }
 
 fn bare(kind: &str, id: &str) -> Staged {

@@ -673,3 +673,59 @@ async fn wait_for_it(world: &World) {
     })
     .await;
 }
+
+mod memberships_of_the_version_before_are_known_to_a_roster {
+    use access_domain::ids::GymId;
+    use membership_events::store::DatabaseSettings;
+    use membership_events::store::migrations::Migrator;
+    use membership_events::store::roster::missing;
+    use sea_orm::Database;
+    use sea_orm_migration::MigratorTrait;
+    use testkit::TestDatabase;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn on_sqlite() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tables.db");
+        migrate(&format!("sqlite://{}?mode=rwc", file.display())).await;
+    }
+
+    #[tokio::test]
+    async fn on_postgres() {
+        let database = TestDatabase::create().await.expect("a database");
+        migrate(database.url()).await;
+    }
+
+    async fn migrate(url: &str) {
+        let before = Migrator::migrations()
+            .iter()
+            .position(|migration| migration.name() == "m0005_roster")
+            .expect("the migration");
+        let database = Database::connect(url).await.expect("connected");
+        let up = Migrator::up(&database, Some(before as u32)).await;
+        up.expect("migrated");
+        database
+            .execute_unprepared(
+                "insert into memberships (gym_id, membership_id, plan_id, holders, starts_on,
+                                          pauses, source_version)
+                 values ('iron', 'ms', 'gold', '[\"ann\"]', '2026-01-01', '[]', 7)",
+            )
+            .await
+            .expect("a membership");
+        database.close().await.expect("closed");
+        let settings = DatabaseSettings {
+            database_url: url.to_owned(),
+            database_pool_size: 3,
+            database_statement_timeout: Duration::from_secs(5),
+        };
+        let store = Store::open(&settings).await.expect("opened");
+        let gym: GymId = GYM.parse().expect("an id");
+        let rows = missing::list_written(store.reads(), &gym, "", 10).await;
+        let rows = rows.expect("rows");
+        // Written at no time that is known: any roster may end it.
+        assert_eq!((rows.len(), rows[0].written_at), (1, 0));
+        assert_eq!(count(&store, "roster_imports").await, 0);
+    }
+}

@@ -80,7 +80,8 @@ async fn apply_once(
     missing::delete_endings(unit.db(), gym, &back).await?;
     // Other memberships can be touched as well, through invoices that two of them share.
     linking::decide_touched(&mut unit, &touched).await?;
-    concerned.retain(|id| known.iter().any(|person| person.member_id.0 == *id));
+    let known: BTreeSet<&MemberId> = known.iter().map(|person| &person.member_id.0).collect();
+    concerned.retain(|id| known.contains(id));
     if !concerned.is_empty() {
         unit.decide(gym, &concerned).await?;
     }

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
-use sea_orm::sea_query::Expr;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, IdenStatic,
     Iterable, QueryFilter, QueryOrder, Statement, Value,
@@ -411,46 +410,63 @@ pub async fn list_claimable(
     if wanted.names.is_empty() {
         return Ok(Vec::new());
     }
-    let known = |columns: &[(Column, &Vec<String>)]| {
-        columns.iter().filter(|(_, ids)| !ids.is_empty()).fold(
-            Condition::any(),
-            |any, (column, ids)| {
-                any.add(
-                    Condition::all()
-                        .add(Column::Provider.eq(provider))
-                        .add(Column::Account.eq(account))
-                        .add(column.is_in(ids.iter().map(String::as_str))),
-                )
-            },
-        )
-    };
-    let strong = [
+    let any = [
         (Column::SubscriptionId, &wanted.subscriptions),
         (Column::NamedMembership, &wanted.names),
-    ];
-    let weak = [
         (Column::CustomerId, &wanted.customers),
         (Column::MandateId, &wanted.mandates),
-    ];
+    ]
+    .into_iter()
+    .filter(|(_, ids)| !ids.is_empty())
+    .fold(Condition::any(), |any, (column, ids)| {
+        any.add(column.is_in(ids.iter().map(String::as_str)))
+    });
     // Read by the index of what is parked: one look for a page of memberships.
     let mut found = billing_events::Entity::find()
         .filter(Column::Provider.eq(provider))
         .filter(Column::Account.eq(account))
         .filter(Column::ParkedAt.is_not_null())
-        .filter(Condition::any().add(known(&strong)).add(known(&weak)))
+        .filter(any)
         .order_by_asc(Column::ParkedAt)
         .order_by_asc(Column::EventId)
         .all(db)
         .await
         .step("reading parked billing events")?;
-    // Written as in the indexes, which SQLite does not find otherwise.
-    let weakly_linked = billing_events::Entity::find()
-        .filter(Expr::cust("is_weakly_linked"))
-        .filter(known(&strong))
-        .order_by_asc(Column::EventId)
-        .all(db)
-        .await
-        .step("reading weakly linked billing events")?;
-    found.extend(weakly_linked);
+    for (column, ids) in [
+        ("subscription_id", &wanted.subscriptions),
+        ("named_membership", &wanted.names),
+    ] {
+        found.extend(list_weakly_linked(db, provider, account, column, ids).await?);
+    }
     Ok(found)
+}
+
+async fn list_weakly_linked(
+    db: &impl ConnectionTrait,
+    provider: &str,
+    account: &str,
+    column: &str,
+    ids: &[String],
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted: Vec<String> = (0..ids.len()).map(|n| format!("(${})", n + 3)).collect();
+    // From the ids to the events: asked for `in` them, SQLite reads every event of the account.
+    let sql = format!(
+        "with wanted (id) as (values {}) select {} from wanted cross join billing_events e
+         where e.provider = $1 and e.account = $2 and e.{column} = wanted.id
+           and e.{column} is not null and e.is_weakly_linked",
+        wanted.join(", "),
+        columns::<billing_events::Entity>("e")
+    );
+    let values = texts([provider, account]).chain(texts(ids.iter().map(String::as_str)));
+    billing_events::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("reading weakly linked billing events")
 }

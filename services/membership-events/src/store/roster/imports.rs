@@ -102,14 +102,15 @@ pub async fn find_open(
     .step("reading a roster import")
 }
 
-/// Open imports that are nobody's at `now`, oldest first.
+/// Open imports that are nobody's at `now`.
 pub async fn list_unclaimed(
     db: &impl ConnectionTrait,
     now: i64,
 ) -> Result<Vec<Import>, StoreError> {
+    // In the order of the index of open ones, without which SQLite reads all there ever were.
     let sql = format!(
         "select {COLUMNS} from roster_imports
-         where state in ('receiving', 'applying') and claimed_until <= $1 order by import_id"
+         where state in ('receiving', 'applying') and claimed_until <= $1 order by gym_id"
     );
     Import::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),

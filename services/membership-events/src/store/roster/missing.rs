@@ -6,79 +6,36 @@ use access_domain::ids::{GymId, MembershipId};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use super::{texts, tuples};
-use crate::store::entity::memberships;
 use crate::store::keys::{GymKey, MemberKey, MembershipKey};
-use crate::store::{Step, StoreError, columns, placeholders};
+use crate::store::{Step, StoreError, placeholders};
 
-/// The last of the `size` memberships after `after`; none when fewer are left.
-pub async fn page_end(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    after: &str,
-    size: usize,
-) -> Result<Option<String>, StoreError> {
-    #[derive(FromQueryResult)]
-    struct Last {
-        membership_id: String,
-    }
-    let sql = "select membership_id from memberships where gym_id = $1 and membership_id > $2
-        order by membership_id limit 1 offset $3";
-    let values: [Value; 3] = [
-        gym.as_str().into(),
-        after.into(),
-        (size.saturating_sub(1) as i64).into(),
-    ];
-    let last = Last::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .one(db)
-    .await
-    .step("reading memberships")?;
-    Ok(last.map(|last| last.membership_id))
+/// A membership and when a caller last wrote it.
+#[derive(Debug, FromQueryResult)]
+pub struct Written {
+    /// The membership.
+    pub membership_id: MembershipKey,
+    /// Microseconds.
+    pub written_at: i64,
 }
 
-/// Memberships in `(after, last]`, or all after `after`, that are not in the roster, and that no
-/// caller wrote after `as_of`. Some of them may have ended.
-pub async fn list_absent(
+/// Memberships after `after`, by id.
+pub async fn list_written(
     db: &impl ConnectionTrait,
-    import: i64,
     gym: &GymId,
-    as_of: i64,
     after: &str,
-    last: Option<&str>,
-) -> Result<Vec<memberships::Model>, StoreError> {
-    let upper = if last.is_some() {
-        "and m.membership_id <= $5"
-    } else {
-        ""
-    };
-    let sql = format!(
-        "select {} from memberships m
-         where m.gym_id = $1 and m.membership_id > $2 and m.written_at <= $3 {upper}
-           and not exists (
-             select 1 from roster_rows r
-             where r.import_id = $4 and r.kind = 'membership' and r.row_id = m.membership_id)
-         order by m.membership_id",
-        columns::<memberships::Entity>("m")
-    );
-    let values = [
-        Value::from(gym.as_str()),
-        after.into(),
-        as_of.into(),
-        import.into(),
-    ]
-    .into_iter()
-    .chain(last.map(Value::from));
-    memberships::Model::find_by_statement(Statement::from_sql_and_values(
+    limit: usize,
+) -> Result<Vec<Written>, StoreError> {
+    let sql = "select membership_id, written_at from memberships
+        where gym_id = $1 and membership_id > $2 order by membership_id limit $3";
+    let values: [Value; 3] = [gym.as_str().into(), after.into(), (limit as i64).into()];
+    Written::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
         values,
     ))
     .all(db)
     .await
-    .step("looking for memberships that a roster lacks")
+    .step("reading memberships")
 }
 
 /// A member with the state last decided.
