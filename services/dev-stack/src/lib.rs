@@ -30,8 +30,11 @@ pub enum Command {
     Run,
     /// Starts everything on fresh data, shows that doors follow payments, and stops it.
     Demo,
-    /// Measures webhook to Kisi next to a bare floor, and memory at rest.
-    Bench,
+    /// Measures webhooks and doors next to bare floors, and memory at rest.
+    Bench {
+        /// Only this part.
+        part: Option<bench::Part>,
+    },
 }
 
 /// Does it. `Ok(false)` when the demo ran and something did not hold.
@@ -48,7 +51,7 @@ pub async fn run(command: Command, settings: settings::Settings) -> anyhow::Resu
             outcome.map(|()| true)
         }
         Command::Demo => demo::run(&settings).await,
-        Command::Bench => bench::run(&settings).await,
+        Command::Bench { part } => bench::run(&settings, part).await,
     }
 }
 

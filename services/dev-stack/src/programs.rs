@@ -27,13 +27,7 @@ pub fn all(
     settings: &Settings,
     simulator: Option<SocketAddr>,
 ) -> anyhow::Result<Vec<Program>> {
-    let bin = match &settings.bin_dir {
-        Some(folder) => folder.clone(),
-        None => std::env::current_exe()
-            .ok()
-            .and_then(|path| path.parent().map(PathBuf::from))
-            .context("the folder of the services' programs: set BIN_DIR")?,
-    };
+    let bin = folder_of_binaries(settings)?;
     let rate = settings
         .kisi_requests_per_second
         .clone()
@@ -88,6 +82,17 @@ pub fn all(
         }
     }
     Ok(all)
+}
+
+/// Where the services' programs are.
+pub fn folder_of_binaries(settings: &Settings) -> anyhow::Result<PathBuf> {
+    match &settings.bin_dir {
+        Some(folder) => Ok(folder.clone()),
+        None => std::env::current_exe()
+            .ok()
+            .and_then(|path| path.parent().map(PathBuf::from))
+            .context("the folder of the services' programs: set BIN_DIR"),
+    }
 }
 
 fn environment(
