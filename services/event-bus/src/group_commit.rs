@@ -41,7 +41,7 @@ use crate::publish::{self, Ack, PublishError, Publisher};
 use crate::sent_ids::SentIds;
 
 /// Fewer messages than these go singly: their flushes are cheaper than a batch's four.
-const BATCH_FROM: usize = 16;
+const BATCH_FROM: usize = 6;
 /// The most messages of a batch; the server takes 1,000.
 const BATCH_MOST: usize = 256;
 /// A body larger than this goes singly: it may be over the stream's limit and would spoil a batch.
