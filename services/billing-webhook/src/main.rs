@@ -12,9 +12,9 @@ fn main() -> ExitCode {
         return check(&file);
     }
     let config = cli.config;
-    // Two threads take thousands of posts a second; each more costs memory at rest.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread takes thousands of posts a second, and a lone post does not wait for a second one
+    // to wake up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = match runtime {
