@@ -13,6 +13,7 @@ use billing_webhook::provider;
 use contracts::message::BusMessage;
 use contracts::subjects;
 use event_bus::{Bus, NatsSettings};
+use futures_util::{Stream, StreamExt};
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -285,14 +286,19 @@ async fn after_one_run_nothing_of_a_days_webhooks_is_missing_and_nothing_is_doub
 
     // Two at once: one of them asks.
     api.fail(0, Fault::Slow(Duration::from_millis(100)));
+    let heard = overheard(&bus).await;
     let replicas = [(); 2].map(|()| {
         Replica::launch(&harness.nats, &api, |config| {
             config.catchup.catchup_turn_expiry = Duration::from_secs(5);
         })
     });
-    until_run_is_done(&bus).await;
-    // The other one has looked once more by now: it does every third of the expiry.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The other one waits for its turn, and looks once more when the run is done.
+    until_looked_at_when_done(heard).await;
+    for replica in replicas {
+        replica.stop().await;
+    }
+    let left = in_bucket(&bus, "turn").await.expect("the turn");
+    assert_eq!(left["state"], "done", "nobody took it again");
     let pages = |provider: &str, account: Option<&str>| {
         let asked = api.asked();
         let of = |asked: &&crate::catchup_api::Asked| {
@@ -311,10 +317,32 @@ async fn after_one_run_nothing_of_a_days_webhooks_is_missing_and_nothing_is_doub
         assert_eq!(after.get(id), Some(event), "{id}");
     }
     assert_eq!(after.len(), expected.len());
-    for replica in replicas {
-        replica.stop().await;
-    }
     harness.stop().await;
+}
+
+/// All that goes through the server, as (subject, body), reads and writes of buckets included.
+async fn overheard(bus: &Bus) -> impl Stream<Item = (String, Vec<u8>)> + use<> {
+    let client = bus.jetstream().client();
+    let all = client.subscribe(">").await.expect("a subscription");
+    client.flush().await.expect("NATS knows of it");
+    all.map(|message| (message.subject.to_string(), message.payload.to_vec()))
+}
+
+/// Waits until somebody looks whose turn it is after the run was written down as done. A look of
+/// the test's own would count, too.
+async fn until_looked_at_when_done(overheard: impl Stream<Item = (String, Vec<u8>)>) {
+    let is_done = |(subject, body): &(String, Vec<u8>)| {
+        let turn = serde_json::from_slice::<Value>(body);
+        subject == "$KV.CATCHUP.turn" && turn.is_ok_and(|turn| turn["state"] == "done")
+    };
+    let is_look = |subject: &str| subject.ends_with("KV_CATCHUP.$KV.CATCHUP.turn");
+    let looked_at = async {
+        let after = overheard.skip_while(|heard| std::future::ready(!is_done(heard)));
+        let look = after.filter(|(subject, _)| std::future::ready(is_look(subject)));
+        std::pin::pin!(look).next().await
+    };
+    let looked_at = tokio::time::timeout(DEADLINE, looked_at).await;
+    assert!(looked_at.is_ok(), "the other one looks");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -439,13 +467,18 @@ async fn an_endpoint_that_is_silent_for_longer_than_is_usual_for_it_shows_until_
         config.catchup.catchup_every = Duration::from_secs(1);
     })
     .await;
-    let shows = async |endpoint: &str| {
+    let gauge = async |name: &str, endpoint: &str| {
         let series = format!(
-            "billing_webhook_endpoint_silent{{provider=\"stripe\",endpoint=\"{endpoint}\"}} "
+            "billing_webhook_endpoint_{name}{{provider=\"stripe\",endpoint=\"{endpoint}\"}} "
         );
         let metrics = harness.metrics().await;
         let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
         line.map(str::to_owned)
+    };
+    let shows = async |endpoint: &str| gauge("silent", endpoint).await;
+    let silence = async || -> f64 {
+        let seconds = gauge("silence_seconds", "silent").await;
+        seconds.expect("a gauge").parse().expect("seconds")
     };
     eventually("the silent one shows", DEADLINE, async || {
         shows("silent").await.as_deref() == Some("1")
@@ -471,7 +504,14 @@ async fn an_endpoint_that_is_silent_for_longer_than_is_usual_for_it_shows_until_
             .status()
     };
     assert_eq!(post("whsec_other").await, 400);
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    // Two looks on, of which the first may have begun before the post, the silence has only grown.
+    for _ in 0..2 {
+        let before = silence().await;
+        eventually("it is looked again", DEADLINE, async || {
+            silence().await > before
+        })
+        .await;
+    }
     assert_eq!(shows("silent").await.as_deref(), Some("1"));
     assert_eq!(post(SECRET).await, 200);
     eventually("it is heard again", DEADLINE, async || {

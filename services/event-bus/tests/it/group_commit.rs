@@ -284,6 +284,9 @@ async fn a_server_killed_in_the_middle_of_batches_loses_nothing_that_was_acked()
 async fn a_batch_whose_ack_is_late_is_stored_once_beside_its_repeats() {
     let (nats, bus) = start().await;
     let publisher = GroupPublisher::new(bus.publisher().with_time_limit(3 * DEADLINE));
+    let sent = bus.jetstream().client().statistics();
+    let sent = || sent.out_messages.load(Ordering::Relaxed);
+    let before = sent();
     nats.pause().unwrap();
     let sending = {
         let publisher = publisher.clone();
@@ -292,8 +295,11 @@ async fn a_batch_whose_ack_is_late_is_stored_once_beside_its_repeats() {
             (send_all(&publisher, &ids).await, ids)
         })
     };
-    // Longer than an ack is waited for: the batch and its messages one by one are under way.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The first one alone; of the others the batch, and, as its ack is late, each by itself.
+    eventually("all of it is under way", DEADLINE, async || {
+        sent() >= before + 1 + 99 + 99
+    })
+    .await;
     nats.resume().unwrap();
     let (acks, ids) = sending.await.unwrap();
     let stored = stored(&bus, BILLING).await;
