@@ -1,9 +1,7 @@
-//! What is to be seen from outside while a storm goes on and after it: the inbox and outbox of
-//! membership-events, the streams, and each member's state, over gRPC and as last published.
+//! What is to be seen from outside after a storm: the streams, and each member's state, over gRPC
+//! and as last published.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
@@ -12,55 +10,11 @@ use contracts::subjects;
 use dev_stack::roster::STARTS_ON;
 use dev_stack::seed::Client;
 use dev_stack::stack::Stack;
-use futures_util::StreamExt;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
-use tokio::task::JoinHandle;
 
 use crate::harness::DEADLINE;
 use crate::history::{Known, Signed};
+use crate::post::FactId;
 use crate::reference::{Member, Seen, SeenMembership};
-
-/// The inbox, as (account, event id).
-pub struct Inbox {
-    pub facts: BTreeSet<(String, String)>,
-    pub parked: i64,
-    /// Messages that wait to be published.
-    pub outbox: i64,
-}
-
-/// Looks into the tables; `None` while they cannot be read.
-pub async fn inbox(database_url: &str) -> Option<Inbox> {
-    let options = SqliteConnectOptions::from_str(database_url)
-        .ok()?
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(5));
-    let mut tables = options.connect().await.ok()?;
-    let facts: Vec<(String, String)> =
-        sqlx::query_as("select account, event_id from billing_events")
-            .fetch_all(&mut tables)
-            .await
-            .ok()?;
-    let parked = "select count(*) from billing_events where parked_at is not null";
-    let parked: i64 = sqlx::query_scalar(parked)
-        .fetch_one(&mut tables)
-        .await
-        .ok()?;
-    let outbox: i64 = sqlx::query_scalar("select count(*) from outbox")
-        .fetch_one(&mut tables)
-        .await
-        .ok()?;
-    tables.close().await.ok()?;
-    // One row each, or the key of the table is not what it says.
-    let rows = facts.len();
-    let facts: BTreeSet<_> = facts.into_iter().collect();
-    assert_eq!(facts.len(), rows);
-    Some(Inbox {
-        facts,
-        parked,
-        outbox,
-    })
-}
 
 /// A connection to the stack's nats-server that outlives its restarts.
 pub async fn jetstream(stack: &Stack) -> jetstream::Context {
@@ -79,8 +33,8 @@ pub async fn dead_letters(bus: &jetstream::Context) -> u64 {
     stream.expect("the stream").cached_info().state.messages
 }
 
-/// What is on `BILLING`, as (account, event id), and how many messages that took.
-pub async fn on_billing(bus: &jetstream::Context) -> (BTreeSet<(String, String)>, u64) {
+/// The facts on `BILLING`, and how many messages they take.
+pub async fn on_billing(bus: &jetstream::Context) -> (BTreeSet<FactId>, u64) {
     let Ok(stream) = bus.get_stream(subjects::BILLING).await else {
         return Default::default();
     };
@@ -89,13 +43,36 @@ pub async fn on_billing(bus: &jetstream::Context) -> (BTreeSet<(String, String)>
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
         let message = stream.get_raw_message(sequence).await.expect("a message");
         let id = message.headers.get("ce-id").expect("an id").to_string();
-        let (account, event) = id
-            .strip_prefix("stripe/")
-            .and_then(|id| id.split_once('/'))
-            .expect("an id of Stripe's");
-        facts.insert((account.to_owned(), event.to_owned()));
+        let parts: Vec<&str> = id.splitn(3, '/').collect();
+        let [provider, account, event] = parts[..] else {
+            panic!("{id} is no billing event's");
+        };
+        facts.insert((provider.into(), account.into(), event.into()));
     }
     (facts, state.messages)
+}
+
+/// The facts that no membership of `gym` claims; of no gym, those of accounts that are nobody's.
+pub async fn unmatched(mut client: Client, gym: &str) -> BTreeSet<FactId> {
+    let mut facts = BTreeSet::new();
+    let mut page_token = String::new();
+    loop {
+        let request = wire::ListUnmatchedBillingRequest {
+            gym_id: gym.into(),
+            page_size: 0,
+            page_token,
+        };
+        let answer = client.list_unmatched_billing(request).await;
+        let page = answer.expect("an answer").into_inner();
+        for event in page.events.into_iter().filter_map(|it| it.event) {
+            let is_new = facts.insert((event.provider, event.account, event.event_id));
+            assert!(is_new, "listed twice");
+        }
+        if page.next_page_token.is_empty() {
+            return facts;
+        }
+        page_token = page.next_page_token;
+    }
 }
 
 /// Every member's state as last published, with its version.
@@ -168,8 +145,10 @@ fn seen(state: &wire::MembershipStatusChanged) -> Seen {
 pub async fn put(mut client: Client, signed: Signed) {
     let Signed {
         gym,
+        provider,
         account,
         contract,
+        mandate,
         known,
         ..
     } = signed;
@@ -180,11 +159,11 @@ pub async fn put(mut client: Client, signed: Signed) {
         member_ids: contract.holders,
         starts_on: STARTS_ON.to_string(),
         billing: (known != Known::ByName).then(|| wire::BillingReference {
-            provider: "stripe".into(),
+            provider: provider.as_str().into(),
             account: account.into(),
             subscription_id: Some(contract.subscription_id),
             customer_id: Some(contract.customer_id),
-            mandate_id: None,
+            mandate_id: mandate,
         }),
         source_version: 1,
         ..Default::default()
@@ -194,49 +173,5 @@ pub async fn put(mut client: Client, signed: Signed) {
     while let Err(status) = client.put_membership(request.clone()).await {
         assert!(Instant::now() < deadline, "not taken: {status}");
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// By (gym, member, cause).
-type Versions = BTreeMap<(String, String, String), BTreeSet<i64>>;
-
-/// Hears what membership-events publishes, to tell how often one event had an effect.
-pub struct Listener {
-    versions: Arc<Mutex<Versions>>,
-    task: JoinHandle<()>,
-}
-
-impl Listener {
-    pub async fn start(bus: &jetstream::Context) -> Self {
-        let mut messages = bus
-            .client()
-            .subscribe(subjects::MEMBERSHIP_ALL)
-            .await
-            .expect("a subscription");
-        let versions = Arc::<Mutex<Versions>>::default();
-        let heard = Arc::clone(&versions);
-        let task = tokio::spawn(async move {
-            while let Some(message) = messages.next().await {
-                let state: wire::MembershipStatusChanged =
-                    serde_json::from_slice(&message.payload).expect("a state");
-                let cause = state.cause.expect("a cause");
-                if cause.kind == "billing_event" {
-                    let key = (state.gym_id, state.member_id, cause.id);
-                    let mut heard = heard.lock().expect("no panic");
-                    heard.entry(key).or_default().insert(state.version);
-                }
-            }
-        });
-        Self { versions, task }
-    }
-
-    /// How many changes were heard of, each of which no event brought about twice.
-    pub fn end(self) -> usize {
-        self.task.abort();
-        let versions = self.versions.lock().expect("no panic");
-        for (key, versions) in versions.iter() {
-            assert_eq!(versions.len(), 1, "{key:?} had more than one effect");
-        }
-        versions.len()
     }
 }

@@ -16,11 +16,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use testkit::eventually;
 
-use crate::disk::{Disk, tried};
+use crate::disk::{self, Disk};
 use crate::harness::{DEADLINE, folder, settings};
-use crate::observed;
-use crate::plot::{Plot, TRIED, keep_alive, stack_to_try};
+use crate::plot::Plot;
+use crate::post::FactId;
+use crate::processes::{keep_alive, stack_to_try, tried, until_ready};
 use crate::sender::{self, Senders};
+use crate::{observed, tables};
 
 const WEBHOOKS: usize = 400;
 const SENDERS: usize = 8;
@@ -60,7 +62,7 @@ async fn no_webhook_with_a_2xx_is_missing_after_a_power_cut() {
 async fn cut_the_power(case: Case) -> Option<Kept> {
     let folder = folder();
     let disks = ["nats", "tables"].map(|name| Disk::mount(folder.path(), name));
-    let [Some(mut store), Some(mut tables)] = disks else {
+    let [Some(mut store), Some(mut database)] = disks else {
         eprintln!(
             "SKIPPED: no power cut was tried, because no image can be mounted here; it takes root, \
              mkfs.ext4 and a loop device"
@@ -80,7 +82,7 @@ async fn cut_the_power(case: Case) -> Option<Kept> {
     if case != Case::AsShipped {
         // All but the stream is safe; a disk without anything would show less.
         store.flush();
-        tables.flush();
+        database.flush();
     }
 
     let senders = Senders::start(&stack, SENDERS);
@@ -88,23 +90,23 @@ async fn cut_the_power(case: Case) -> Option<Kept> {
     let (first, rest) = arriving.split_at(arriving.len() / 2);
     senders.release(first);
     eventually("the stream is on", DEADLINE, async || {
-        let applied = observed::inbox(&database_url).await;
+        let applied = tables::read(&database_url).await;
         senders.counts().accepted.load(Ordering::SeqCst) > first.len() / 2
-            && applied.is_some_and(|inbox| inbox.facts.len() > first.len() / 4)
+            && applied.is_some_and(|tables| tables.facts.len() > first.len() / 4)
     })
     .await;
     senders.release(rest);
-    for name in TRIED {
-        stack.child(name).expect("it").kill().await;
+    for name in tried(&stack) {
+        stack.child(&name).expect("it").kill().await;
     }
     let accepted = senders.end().await;
     store.cut_the_power();
-    tables.cut_the_power();
+    database.cut_the_power();
 
     make_diligent(&mut stack);
-    for name in TRIED {
+    for name in tried(&stack) {
         stack
-            .child(name)
+            .child(&name)
             .expect("it")
             .start_again()
             .expect("started");
@@ -120,12 +122,13 @@ async fn cut_the_power(case: Case) -> Option<Kept> {
     )
     .await;
     let facts = plot.facts();
-    let accepted: BTreeSet<_> = facts
-        .iter()
-        .filter(|(_, event)| accepted.contains(event))
+    let posts = plot.posts.iter();
+    let accepted: BTreeSet<&FactId> = posts
+        .filter(|post| accepted.contains(&post.name))
+        .flat_map(|post| &post.facts)
         .collect();
     let (on_billing, _) = observed::on_billing(&bus).await;
-    let inbox = observed::inbox(&database_url).await.expect("the tables");
+    let held = tables::read(&database_url).await.expect("the tables");
     let kept = Kept {
         accepted: accepted.len(),
         on_billing: accepted
@@ -134,7 +137,7 @@ async fn cut_the_power(case: Case) -> Option<Kept> {
             .count(),
         in_tables: accepted
             .iter()
-            .filter(|fact| inbox.facts.contains(**fact))
+            .filter(|fact| held.facts.contains(**fact))
             .count(),
     };
     eprintln!("{case:?}: {kept:?} of {} facts", facts.len());
@@ -188,17 +191,7 @@ async fn make_lazy(case: Case, stack: &mut Stack, folder: &Path) {
     let child = stack.child(name).expect("it");
     child.stop().await;
     child.start_again().expect("started");
-    let health = stack.first("membership-events").expect("it").health;
-    eventually("membership-events is ready", DEADLINE, async || {
-        keep_alive(stack);
-        let answer = stack
-            .http
-            .get(format!("http://{health}/readyz"))
-            .send()
-            .await;
-        answer.is_ok_and(|answer| answer.status().is_success())
-    })
-    .await;
+    until_ready(stack, "membership-events").await;
 }
 
 /// Takes it out again.
@@ -232,7 +225,7 @@ fn flushes_that_do_nothing(folder: &Path) -> PathBuf {
     let text = "int fsync(int file) { return 0; }\nint fdatasync(int file) { return 0; }\n";
     std::fs::write(&source, text).expect("lazy.c");
     let paths = [&library, &source].map(|path| path.to_str().expect("text"));
-    let built = tried("cc", &["-shared", "-fPIC", "-o", paths[0], paths[1]]);
+    let built = disk::tried("cc", &["-shared", "-fPIC", "-o", paths[0], paths[1]]);
     assert!(built.is_some(), "cc, which links every Rust program too");
     library
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dev_stack::roster::Roster;
 
-use crate::history::{Happening, Signed, What};
+use crate::history::{Card, Debit, DirectDebit, Happening, Signed, What};
 
 /// A member of a gym.
 pub type Member = (String, String);
@@ -48,6 +48,8 @@ struct Standing {
     invoices: BTreeMap<String, Invoice>,
     /// Which invoice each payment paid.
     payments: BTreeMap<String, String>,
+    /// Since when each direct debit is owed, if it is.
+    debits: BTreeMap<String, Option<i64>>,
     is_paused: bool,
     has_ended: bool,
 }
@@ -55,43 +57,63 @@ struct Standing {
 impl Standing {
     /// Since when its oldest debt is open.
     fn owed_since(&self) -> Option<i64> {
-        self.invoices
-            .values()
-            .filter_map(|invoice| invoice.owed_since)
-            .min()
+        let invoices = self.invoices.values().filter_map(|it| it.owed_since);
+        let debits = self.debits.values().filter_map(|since| *since);
+        invoices.chain(debits).min()
     }
 
     fn see(&mut self, happening: &Happening) {
         match &happening.what {
-            What::Failed { invoice, .. }
-            | What::ActionRequired { invoice, .. }
-            | What::GivenUp { invoice, .. } => {
-                self.invoice(invoice, happening.at, |it| it.has_failed = true);
+            What::Card(card) => self.see_card(card, happening.at),
+            What::DirectDebit(DirectDebit::Payment { payment, step, .. }) => {
+                self.see_debit(payment, *step, happening.at);
             }
-            What::Forgiven { invoice, .. } => {
-                self.invoice(invoice, happening.at, |it| it.is_forgiven = true);
-            }
-            What::Paid {
-                invoice, payment, ..
-            } => {
-                self.payments.insert(payment.clone(), invoice.clone());
-                self.invoice(invoice, happening.at, |it| it.is_paid = true);
-            }
-            What::Disputed { payment } | What::DisputeLost { payment } => {
-                let invoice = self.payments[payment].clone();
-                self.invoice(&invoice, happening.at, |it| it.is_taken_back = true);
-            }
-            What::DisputeWon { payment } => {
-                let invoice = self.payments[payment].clone();
-                self.invoice(&invoice, happening.at, |it| it.is_taken_back = false);
-            }
+            // A mandate closes nothing by itself; what falls with it is told as well.
+            What::DirectDebit(DirectDebit::Mandate(_) | DirectDebit::Noise(_)) => {}
             What::Paused(_) => self.is_paused = true,
             What::Resumed(_) => self.is_paused = false,
             What::Ended => self.has_ended = true,
-            What::PaidInPart { .. }
-            | What::Refunded { .. }
-            | What::Inquiry { .. }
-            | What::Noise(_) => {}
+        }
+    }
+
+    fn see_card(&mut self, card: &Card, at: i64) {
+        match card {
+            Card::Failed { invoice, .. }
+            | Card::ActionRequired { invoice, .. }
+            | Card::GivenUp { invoice, .. } => {
+                self.invoice(invoice, at, |it| it.has_failed = true);
+            }
+            Card::Forgiven { invoice, .. } => {
+                self.invoice(invoice, at, |it| it.is_forgiven = true);
+            }
+            Card::Paid {
+                invoice, payment, ..
+            } => {
+                self.payments.insert(payment.clone(), invoice.clone());
+                self.invoice(invoice, at, |it| it.is_paid = true);
+            }
+            Card::Disputed { payment } | Card::DisputeLost { payment } => {
+                let invoice = self.payments[payment].clone();
+                self.invoice(&invoice, at, |it| it.is_taken_back = true);
+            }
+            Card::DisputeWon { payment } => {
+                let invoice = self.payments[payment].clone();
+                self.invoice(&invoice, at, |it| it.is_taken_back = false);
+            }
+            Card::PaidInPart { .. }
+            | Card::Refunded { .. }
+            | Card::Inquiry { .. }
+            | Card::Noise(_) => {}
+        }
+    }
+
+    /// Of a direct debit the latest word counts, and nothing is summed: no word has an amount.
+    fn see_debit(&mut self, payment: &str, step: Debit, at: i64) {
+        let owed_since = self.debits.entry(payment.to_owned()).or_default();
+        if is_collected(step) {
+            *owed_since = None;
+        } else if is_refused(step) {
+            owed_since.get_or_insert(at);
         }
     }
 
@@ -113,16 +135,43 @@ impl Standing {
     }
 }
 
+fn is_collected(step: Debit) -> bool {
+    matches!(
+        step,
+        Debit::Confirmed | Debit::PaidOut | Debit::ChargebackCancelled | Debit::CalledOff
+    )
+}
+
+fn is_refused(step: Debit) -> bool {
+    matches!(
+        step,
+        Debit::Failed { .. }
+            | Debit::ChargedBack
+            | Debit::LateFailureSettled
+            | Debit::FallenWithMandate
+            | Debit::ApprovalDenied
+    )
+}
+
+/// Of what happened in one second this counts as the last: the clock of cards ticks no finer, and
+/// closed is the safe side.
+fn is_the_worse(what: &What) -> bool {
+    match what {
+        What::Paused(_) => true,
+        What::DirectDebit(DirectDebit::Payment { step, .. }) => is_refused(*step),
+        _ => false,
+    }
+}
+
 /// Everybody of both gyms.
 pub fn outcome(
-    rosters: [&Roster; 2],
+    rosters: &[Roster; 2],
     memberships: &[Signed],
     history: &[Happening],
 ) -> BTreeMap<Member, Seen> {
     let mut standings: Vec<Standing> = memberships.iter().map(|_| Standing::default()).collect();
     let mut history = history.to_vec();
-    // The clock ticks in seconds. Of a pause and a resume in one, the pause counts.
-    history.sort_by_key(|it| (it.at, matches!(it.what, What::Paused(_))));
+    history.sort_by_key(|it| (it.at, is_the_worse(&it.what)));
     for happening in &history {
         standings[happening.membership].see(happening);
     }

@@ -1,5 +1,5 @@
-//! A sender as Stripe is one: several at once, in no order, some events twice, each signed anew at
-//! each attempt, and sent again until it hears a 2xx.
+//! A sender as the providers are: several posts at once, in no order, some twice, each signed anew
+//! at each attempt, and sent again until it hears a 2xx.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 
 use dev_stack::stack::Stack;
 use dev_stack::stripe;
+use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use sha2::Sha256;
 use tokio::task::JoinHandle;
 
-use crate::stripe_bodies::Post;
+use crate::history::Provider;
+use crate::post::Post;
+use crate::processes::DEBIT_SECRET;
 
-/// Stripe waits from seconds to hours; here the longest wait is this.
+/// Providers wait from seconds to hours; here the longest wait is this.
 const LONGEST_WAIT: Duration = Duration::from_millis(800);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
@@ -48,8 +52,10 @@ pub struct Senders {
 }
 
 struct Shared {
-    url: String,
-    secret: String,
+    /// Of each billing-webhook.
+    urls: Vec<String>,
+    attempts: AtomicUsize,
+    stripe_secret: String,
     http: reqwest::Client,
     queue: Mutex<VecDeque<Delivery>>,
     under_way: AtomicUsize,
@@ -75,12 +81,14 @@ struct Delivery {
 }
 
 impl Senders {
-    /// `count` senders that post to the first billing-webhook of `stack`.
+    /// `count` senders that post to the billing-webhooks of `stack` by turns, as a load balancer
+    /// without health checks would.
     pub fn start(stack: &Stack, count: usize) -> Self {
-        let address = stack.first("billing-webhook").expect("it").http;
+        let replicas = stack.addresses["billing-webhook"].iter();
         let shared = Arc::new(Shared {
-            url: format!("http://{address}/webhooks/stripe/main"),
-            secret: stack.stripe_secret.clone(),
+            urls: replicas.map(|it| format!("http://{}", it.http)).collect(),
+            attempts: AtomicUsize::new(0),
+            stripe_secret: stack.stripe_secret.clone(),
             http: reqwest::Client::builder()
                 .no_proxy()
                 .timeout(Duration::from_secs(10))
@@ -125,7 +133,7 @@ impl Senders {
         queue.is_empty() && self.shared.under_way.load(Ordering::SeqCst) == 0
     }
 
-    /// Ends them, attempts under way included; the ids of the events that had a 2xx.
+    /// Ends them, attempts under way included; the names of the posts that had a 2xx.
     pub async fn end(self) -> BTreeSet<String> {
         self.shared.has_ended.store(true, Ordering::SeqCst);
         for task in self.tasks {
@@ -144,8 +152,8 @@ impl Shared {
                 continue;
             };
             if self.attempt(&delivery.post).await {
-                let id = delivery.post.event_id.clone();
-                self.accepted.lock().expect("no panic").insert(id);
+                let name = delivery.post.name.clone();
+                self.accepted.lock().expect("no panic").insert(name);
             } else {
                 // The next one is another's turn, so that order is lost at each fault.
                 delivery.not_before = Instant::now() + delivery.wait;
@@ -166,18 +174,16 @@ impl Shared {
 
     /// One attempt; true for a 2xx.
     async fn attempt(&self, post: &Post) -> bool {
-        let request = self
-            .http
-            .post(&self.url)
-            .header("content-type", "application/json; charset=utf-8")
-            .header(
-                "stripe-signature",
-                stripe::signature(&self.secret, &post.body, Timestamp::now()),
-            )
-            .body(post.body.clone());
+        let turn = self.attempts.fetch_add(1, Ordering::SeqCst);
+        let url = &self.urls[turn % self.urls.len()];
+        let (request, received) = match post.provider {
+            Provider::Stripe => (self.stripe(url, post), 200),
+            Provider::GoCardless => (self.gocardless(url, post), 204),
+        };
+        let request = request.body(post.body.clone());
         let count = |of: &AtomicUsize| of.fetch_add(1, Ordering::SeqCst);
         match request.send().await.map(|answer| answer.status().as_u16()) {
-            Ok(200) => {
+            Ok(status) if status == received => {
                 count(&self.counts.accepted);
                 true
             }
@@ -185,11 +191,31 @@ impl Shared {
                 count(&self.counts.refused);
                 false
             }
-            Ok(other) => panic!("{other} for {}", post.event_id),
+            Ok(other) => panic!("{other} for {}", post.name),
             Err(_) => {
                 count(&self.counts.cut);
                 false
             }
         }
+    }
+    fn stripe(&self, url: &str, post: &Post) -> reqwest::RequestBuilder {
+        let signature = stripe::signature(&self.stripe_secret, &post.body, Timestamp::now());
+        self.http
+            .post(format!("{url}/webhooks/stripe/main"))
+            .header("content-type", "application/json; charset=utf-8")
+            .header("stripe-signature", signature)
+    }
+
+    fn gocardless(&self, url: &str, post: &Post) -> reqwest::RequestBuilder {
+        let mut mac = Hmac::<Sha256>::new_from_slice(DEBIT_SECRET.as_bytes()).expect("any key");
+        mac.update(&post.body);
+        self.http
+            .post(format!("{url}/webhooks/gocardless/debits"))
+            .header("content-type", "application/json")
+            .header("origin", "https://api.gocardless.com")
+            .header(
+                "webhook-signature",
+                hex::encode(mac.finalize().into_bytes()),
+            )
     }
 }

@@ -4,27 +4,20 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::history::{Happening, Noise, PauseOf, Signed, Told, What};
+use crate::history::{Card, Happening, Noise, PauseOf, Provider, Signed, Told, What};
+use crate::post::{Post, fact_id};
 
 const PRICE: i64 = 3_900;
 
-/// One event as Stripe posts it.
-#[derive(Clone, Debug)]
-pub struct Post {
-    pub event_id: String,
-    pub account: &'static str,
-    pub body: Vec<u8>,
-    /// Whether it is a billing fact; the rest is answered and left out.
-    pub is_fact: bool,
-}
-
-/// The events of all of `history`, in its order.
+/// The events of all of `history` that Stripe collects for, in its order.
 pub fn tell(memberships: &[Signed], history: &[Happening]) -> Vec<Post> {
     let mut posts = Vec::new();
     for happening in history {
         let signed = &memberships[happening.membership];
-        let invoice_of = |payment: &str| payment.replacen("pi_", "in_", 1);
-        for told in events(signed, happening, invoice_of) {
+        if signed.provider != Provider::Stripe {
+            continue;
+        }
+        for told in events(signed, happening) {
             posts.push(told.post(signed, happening.at, posts.len()));
         }
     }
@@ -77,98 +70,21 @@ impl Draft {
                 "related_object": { "id": "in_thin", "type": "invoice", "url": "/v1/invoices/in_thin" },
             });
         }
+        let fact = fact_id(Provider::Stripe, signed.account, &event_id);
         Post {
-            event_id,
-            account: signed.account,
+            provider: Provider::Stripe,
+            name: event_id,
+            at,
             body: serde_json::to_vec_pretty(&event).expect("JSON"),
-            is_fact: self.is_fact,
+            facts: self.is_fact.then_some(fact).into_iter().collect(),
         }
     }
 }
 
-fn events(
-    signed: &Signed,
-    happening: &Happening,
-    invoice_of: impl Fn(&str) -> String,
-) -> Vec<Draft> {
+fn events(signed: &Signed, happening: &Happening) -> Vec<Draft> {
     let at = happening.at;
     match &happening.what {
-        What::Failed { invoice, attempt } => {
-            let object = Invoice::open(invoice, *attempt).json(signed, at);
-            vec![fact("invoice.payment_failed", of(object))]
-        }
-        What::ActionRequired { invoice, attempt } => {
-            let object = Invoice::open(invoice, *attempt).json(signed, at);
-            vec![fact("invoice.payment_action_required", of(object))]
-        }
-        What::GivenUp { invoice, attempt } => {
-            let mut object = Invoice::open(invoice, *attempt).json(signed, at);
-            object["status"] = "uncollectible".into();
-            object["next_payment_attempt"] = Value::Null;
-            object["status_details"] =
-                json!({ "uncollectible": { "reason": "max_payment_attempts" } });
-            vec![fact("invoice.marked_uncollectible", of(object))]
-        }
-        What::Forgiven { invoice, is_voided } => {
-            let mut object = Invoice::open(invoice, 1).json(signed, at);
-            object["next_payment_attempt"] = Value::Null;
-            if *is_voided {
-                object["status"] = "void".into();
-                return vec![fact("invoice.voided", of(object))];
-            }
-            object["status"] = "uncollectible".into();
-            if !signed.has_old_shapes {
-                object["status_details"] =
-                    json!({ "uncollectible": { "reason": "user_forgiven" } });
-            }
-            vec![fact("invoice.marked_uncollectible", of(object))]
-        }
-        What::Paid {
-            invoice,
-            payment,
-            told,
-        } => paid(signed, at, invoice, payment, *told),
-        What::PaidInPart { invoice, payment } => vec![no_fact(
-            "invoice_payment.paid",
-            of(link(invoice, payment, PRICE / 3, false)),
-        )],
-        What::Refunded { payment, is_whole } => {
-            let mut charge = json!({
-                "id": payment.replacen("pi_", "ch_", 1), "object": "charge", "amount": PRICE,
-                "amount_refunded": if *is_whole { PRICE } else { PRICE / 2 }, "currency": "gbp",
-                "customer": signed.contract.customer_id, "payment_intent": payment,
-                "refunded": is_whole, "metadata": {}, "livemode": true,
-            });
-            if signed.has_old_shapes {
-                charge["invoice"] = invoice_of(payment).into();
-            }
-            let told = if *is_whole { fact } else { no_fact };
-            vec![told("charge.refunded", of(charge))]
-        }
-        What::Inquiry { payment } => vec![no_fact(
-            "charge.dispute.created",
-            of(dispute(payment, "warning_needs_response")),
-        )],
-        What::Disputed { payment } => vec![
-            fact(
-                "charge.dispute.created",
-                of(dispute(payment, "needs_response")),
-            ),
-            fact(
-                "charge.dispute.funds_withdrawn",
-                of(dispute(payment, "needs_response")),
-            ),
-        ],
-        What::DisputeWon { payment } => vec![
-            fact("charge.dispute.closed", of(dispute(payment, "won"))),
-            fact(
-                "charge.dispute.funds_reinstated",
-                of(dispute(payment, "won")),
-            ),
-        ],
-        What::DisputeLost { payment } => {
-            vec![fact("charge.dispute.closed", of(dispute(payment, "lost")))]
-        }
+        What::Card(card) => card_events(signed, at, card),
         What::Paused(PauseOf::Collection) => vec![fact(
             "customer.subscription.updated",
             json!({
@@ -195,7 +111,89 @@ fn events(
             object["ended_at"] = at.into();
             vec![fact("customer.subscription.deleted", of(object))]
         }
-        What::Noise(noise) => vec![self::noise(signed, at, *noise)],
+        What::DirectDebit(_) => unreachable!("GoCardless's"),
+    }
+}
+
+fn card_events(signed: &Signed, at: i64, card: &Card) -> Vec<Draft> {
+    match card {
+        Card::Failed { invoice, attempt } => {
+            let object = Invoice::open(invoice, *attempt).json(signed, at);
+            vec![fact("invoice.payment_failed", of(object))]
+        }
+        Card::ActionRequired { invoice, attempt } => {
+            let object = Invoice::open(invoice, *attempt).json(signed, at);
+            vec![fact("invoice.payment_action_required", of(object))]
+        }
+        Card::GivenUp { invoice, attempt } => {
+            let mut object = Invoice::open(invoice, *attempt).json(signed, at);
+            object["status"] = "uncollectible".into();
+            object["next_payment_attempt"] = Value::Null;
+            object["status_details"] =
+                json!({ "uncollectible": { "reason": "max_payment_attempts" } });
+            vec![fact("invoice.marked_uncollectible", of(object))]
+        }
+        Card::Forgiven { invoice, is_voided } => {
+            let mut object = Invoice::open(invoice, 1).json(signed, at);
+            object["next_payment_attempt"] = Value::Null;
+            if *is_voided {
+                object["status"] = "void".into();
+                return vec![fact("invoice.voided", of(object))];
+            }
+            object["status"] = "uncollectible".into();
+            if !signed.has_old_shapes {
+                object["status_details"] =
+                    json!({ "uncollectible": { "reason": "user_forgiven" } });
+            }
+            vec![fact("invoice.marked_uncollectible", of(object))]
+        }
+        Card::Paid {
+            invoice,
+            payment,
+            told,
+        } => paid(signed, at, invoice, payment, *told),
+        Card::PaidInPart { invoice, payment } => vec![no_fact(
+            "invoice_payment.paid",
+            of(link(invoice, payment, PRICE / 3, false)),
+        )],
+        Card::Refunded { payment, is_whole } => {
+            let mut charge = json!({
+                "id": payment.replacen("pi_", "ch_", 1), "object": "charge", "amount": PRICE,
+                "amount_refunded": if *is_whole { PRICE } else { PRICE / 2 }, "currency": "gbp",
+                "customer": signed.contract.customer_id, "payment_intent": payment,
+                "refunded": is_whole, "metadata": {}, "livemode": true,
+            });
+            if signed.has_old_shapes {
+                charge["invoice"] = payment.replacen("pi_", "in_", 1).into();
+            }
+            let told = if *is_whole { fact } else { no_fact };
+            vec![told("charge.refunded", of(charge))]
+        }
+        Card::Inquiry { payment } => vec![no_fact(
+            "charge.dispute.created",
+            of(dispute(payment, "warning_needs_response")),
+        )],
+        Card::Disputed { payment } => vec![
+            fact(
+                "charge.dispute.created",
+                of(dispute(payment, "needs_response")),
+            ),
+            fact(
+                "charge.dispute.funds_withdrawn",
+                of(dispute(payment, "needs_response")),
+            ),
+        ],
+        Card::DisputeWon { payment } => vec![
+            fact("charge.dispute.closed", of(dispute(payment, "won"))),
+            fact(
+                "charge.dispute.funds_reinstated",
+                of(dispute(payment, "won")),
+            ),
+        ],
+        Card::DisputeLost { payment } => {
+            vec![fact("charge.dispute.closed", of(dispute(payment, "lost")))]
+        }
+        Card::Noise(noise) => vec![noise_event(signed, at, *noise)],
     }
 }
 
@@ -323,7 +321,7 @@ fn metadata(signed: &Signed) -> Value {
     }
 }
 
-fn noise(signed: &Signed, at: i64, noise: Noise) -> Draft {
+fn noise_event(signed: &Signed, at: i64, noise: Noise) -> Draft {
     let failed = || Invoice::open("in_noise", 1).json(signed, at);
     match noise {
         Noise::PastDue => fact(
