@@ -4,6 +4,7 @@
 //! come can be asked for, and asking again gives the same answer.
 
 mod opening;
+mod outlook;
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,8 @@ use crate::gym::GymRules;
 use crate::ids::{MemberId, MembershipId, OverrideId, PlanId};
 use crate::membership::{Membership, Reason, Status};
 use crate::words::words;
+pub use outlook::outlook;
+
 use opening::{is_barred, openings, plans, true_end};
 
 words! {

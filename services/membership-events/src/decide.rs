@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::billing::{BillingState, Fact, Ledger};
 use access_domain::entitlement::{MemberFacts, MembershipFacts, entitle, next_version};
+use access_domain::gym::GymRules;
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use access_domain::membership::Membership;
 use contracts::billing::v1::BillingEvent;
@@ -20,6 +21,7 @@ use sea_orm::ConnectionTrait;
 use crate::cause::CauseOf;
 use crate::error::Error;
 use crate::rows;
+use crate::store::entity::members;
 use crate::store::keys::MembershipKey;
 use crate::store::{self, StoreError, from_micros};
 
@@ -79,34 +81,15 @@ pub async fn decide(
         return Ok(Vec::new());
     }
     let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
-    let (its_gym, memberships) =
-        store::memberships::list_of_people_with_gym(db, gym, members).await?;
-    let its_gym = match its_gym {
-        Some(row) => row,
-        None => store::gyms::find(db, gym)
-            .await?
-            .ok_or(Error::Unknown("gym"))?,
-    };
-    let rules = rows::rules(&its_gym)?;
-    let held = with_billing(db, gym, &memberships).await?;
+    let (rules, held) = facts_about(db, gym, members).await?;
     let now = now();
     let mut decisions = Vec::with_capacity(people.len());
     for row in people.iter().filter(|row| !row.erased) {
         let member = row.member_id.0.clone();
-        let memberships: Vec<_> = held
-            .iter()
-            .filter(|facts| concerns(&facts.membership, &member))
-            .cloned()
-            .collect();
-        let stored = rows::overrides(row)?;
-        if row.version == 0 && memberships.is_empty() && stored.is_empty() {
+        let facts = facts_of(row, &held)?;
+        if row.version == 0 && facts.memberships.is_empty() && facts.overrides.is_empty() {
             continue;
         }
-        let facts = MemberFacts {
-            member: member.clone(),
-            memberships,
-            overrides: rows::to_overrides(stored),
-        };
         let entitlement = entitle(&facts, &rules, now);
         let due = row.changes_at.map(from_micros);
         let (occurred_at, cause) = cause.told(due, now);
@@ -125,6 +108,48 @@ pub async fn decide(
         });
     }
     Ok(decisions)
+}
+
+/// All that decides about one member now.
+pub async fn facts(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    row: &members::Model,
+) -> Result<(MemberFacts, GymRules), Error> {
+    let one = BTreeSet::from([row.member_id.0.clone()]);
+    let (rules, held) = facts_about(db, gym, &one).await?;
+    Ok((facts_of(row, &held)?, rules))
+}
+
+/// The gym's rules, and every membership that any of these holds or pays for.
+async fn facts_about(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    members: &BTreeSet<MemberId>,
+) -> Result<(GymRules, Vec<MembershipFacts>), Error> {
+    let (its_gym, memberships) =
+        store::memberships::list_of_people_with_gym(db, gym, members).await?;
+    let its_gym = match its_gym {
+        Some(row) => row,
+        None => store::gyms::find(db, gym)
+            .await?
+            .ok_or(Error::Unknown("gym"))?,
+    };
+    let held = with_billing(db, gym, &memberships).await?;
+    Ok((rows::rules(&its_gym)?, held))
+}
+
+fn facts_of(row: &members::Model, held: &[MembershipFacts]) -> Result<MemberFacts, StoreError> {
+    let member = row.member_id.0.clone();
+    Ok(MemberFacts {
+        memberships: held
+            .iter()
+            .filter(|facts| concerns(&facts.membership, &member))
+            .cloned()
+            .collect(),
+        overrides: rows::to_overrides(rows::overrides(row)?),
+        member,
+    })
 }
 
 /// The last decision about a member.

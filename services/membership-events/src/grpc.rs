@@ -20,7 +20,7 @@ use crate::requests::{
 use crate::roster::{self, Importer};
 use crate::unit::Decisions;
 use crate::writes::{By, Outcome};
-use crate::{by_hand, desk, pauses, people, reads, writes};
+use crate::{by_hand, desk, explain, pauses, people, reads, writes};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -290,9 +290,18 @@ impl MembershipService for Grpc {
 
     async fn explain_member(
         &self,
-        _request: Request<wire::ExplainMemberRequest>,
+        request: Request<wire::ExplainMemberRequest>,
     ) -> Answer<wire::ExplainMemberResponse> {
-        Err(Status::unimplemented("Members cannot be explained yet."))
+        let request = request.into_inner();
+        let mut fields = Fields::new();
+        let gym: Option<GymId> = fields.id("gym_id", &request.gym_id);
+        let member: Option<MemberId> = fields.id("member_id", &request.member_id);
+        let at = fields.optional_instant("at", request.at.as_ref());
+        let (gym, member, at) = fields.check((|| Some((gym?, member?, at?)))())?;
+        explain::explain(&self.decisions, &gym, &member, at)
+            .await
+            .map(Response::new)
+            .map_err(Error::into_status)
     }
 
     type ImportRosterStream = roster::Answers;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use access_domain::billing::{BillingEventKind as Kind, Fact, Ledger, STAFF};
-use access_domain::entitlement::entitle;
+use access_domain::entitlement::{entitle, outlook};
 use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, ObservedGrants, Window};
 use access_domain::ids::{GroupId, PlanId};
 use access_domain::membership::Pause;
@@ -346,6 +346,42 @@ proptest! {
         }
         if let Some(at) = decided.changes_at {
             prop_assert_ne!(strip(entitle(&facts, &rules, at)), strip(decided));
+        }
+    }
+    #[test]
+    fn an_outlook_tells_at_every_instant_what_is_decided_then(
+        history in vec(a_fact(), 0..6), pauses in vec((0..9_i64, option::of(1..9_i64)), 0..3),
+        ends in option::of(0..12_i64), next in option::of(0..12_i64), grace_minutes in 0..5_i64,
+        probes in vec(0..20_000_i64, 1..20),
+    ) {
+        let first = day("2026-02-27");
+        let date = |days: i64| first.checked_add(days.days()).expect("a date");
+        let mut held = membership("a", "gym", &["m"]);
+        held.ends_on = ends.map(date);
+        held.next_plan = next.map(|days| access_domain::membership::NextPlan {
+            plan: PlanId::parse("pool").expect("an id"),
+            from: date(days),
+        });
+        held.pauses = pauses.iter().enumerate().map(|(index, (from, length))| Pause {
+            id: access_domain::ids::PauseId::parse(&format!("p{index}")).expect("an id"),
+            from: date(*from),
+            until: length.map(|length| date(*from + length)),
+            resumed_at: None,
+        }).collect();
+        let mut rules = rules();
+        rules.overdue_grace = jiff::SignedDuration::from_mins(grace_minutes);
+        let facts = facts("m", vec![with(held, history)]);
+        let now = minute(-2 * 24 * 60);
+        let decided = entitle(&facts, &rules, now);
+        let until = minute(20_000);
+        let steps = decided.changes_at
+            .map(|at| outlook(&facts, &rules, at, until))
+            .unwrap_or_default();
+        for probe in probes {
+            let at = minute(probe - 2 * 24 * 60);
+            let last = steps.iter().rev().find(|(step, _)| *step <= at);
+            let told = last.map_or(&decided, |(_, entitlement)| entitlement);
+            prop_assert_eq!(told, &entitle(&facts, &rules, at));
         }
     }
 }

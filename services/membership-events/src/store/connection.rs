@@ -11,8 +11,8 @@ use clap::Args;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use service_runtime::settings;
@@ -146,6 +146,19 @@ impl Store {
             .begin_with_options(options)
             .await
             .step("beginning a transaction")
+    }
+
+    /// Begins a transaction that only reads, and sees one moment throughout.
+    pub async fn snapshot(&self) -> Result<DatabaseTransaction, StoreError> {
+        let mut options = TransactionOptions::default();
+        if self.is_postgres() {
+            options.isolation_level = Some(IsolationLevel::RepeatableRead);
+            options.access_mode = Some(AccessMode::ReadOnly);
+        }
+        self.database
+            .begin_with_options(options)
+            .await
+            .step("beginning a snapshot")
     }
 
     /// Listens to a channel. PostgreSQL only.

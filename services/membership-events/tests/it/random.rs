@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::world::{GYM, World, event, invoice, on_both};
 
-const PEOPLE: [&str; 4] = ["ann", "bob", "cat", "dan"];
+pub const PEOPLE: [&str; 4] = ["ann", "bob", "cat", "dan"];
 
 on_both! {
     async fn everybody_ends_as_the_tables_say(world: World) {
@@ -62,10 +62,10 @@ impl Dice {
     }
 }
 
-type Answers = tokio::task::JoinSet<Result<(), tonic::Status>>;
+pub type Answers = tokio::task::JoinSet<Result<(), tonic::Status>>;
 
 /// Starts one write, or publishes one event.
-async fn step(world: &mut World, dice: &mut Dice, together: &mut Answers) {
+pub async fn step(world: &mut World, dice: &mut Dice, together: &mut Answers) {
     let token = world.tokens.service("dice");
     let clients = world.clients_with(&token);
     let mut client = clients[dice.below(clients.len() as u64) as usize].clone();

@@ -164,16 +164,6 @@ on_both! {
         assert_eq!(answer.into_inner().published, 1);
         assert_eq!(world.published("ann").await.expect("a state"), before);
     }
-
-    async fn what_is_not_built_yet_says_so(world: World) {
-        let request = wire::ExplainMemberRequest {
-            gym_id: GYM.into(),
-            member_id: "ann".into(),
-            at: None,
-        };
-        let refused = world.client().explain_member(request).await.expect_err("a refusal");
-        assert_eq!(refused.code(), Code::Unimplemented);
-    }
 }
 
 fn ids(members: &[wire::Member]) -> Vec<&str> {
