@@ -26,6 +26,8 @@ use crate::store::roster::imports::Import;
 use crate::store::roster::staged::{self, Staged};
 use crate::store::{self, StoreError};
 
+/// The last phase: what was staged goes.
+const REMOVING: &str = "removing";
 /// Rows in one transaction: others wait that long at most.
 const BATCH: usize = 100;
 /// While more messages wait in the outbox, the import waits too.
@@ -85,7 +87,7 @@ async fn step(claimed: &mut Claimed, progress: Option<&mut Progress>) -> Result<
         progress.pass(&claimed.row, claimed.row.done);
     }
     let kind = claimed.row.phase.clone();
-    if kind == "removing" {
+    if kind == REMOVING {
         claimed.row.state = "applied".to_owned();
         claimed.clear().await?;
         claimed.close().await?;
@@ -113,12 +115,21 @@ async fn step(claimed: &mut Claimed, progress: Option<&mut Progress>) -> Result<
     }
 }
 
+/// Where an import begins to be applied.
+pub(super) fn first_phase(is_work: bool) -> &'static str {
+    if is_work {
+        Kind::Member.as_str()
+    } else {
+        REMOVING
+    }
+}
+
 fn next(kind: &str) -> &'static str {
     match kind {
         "member" => Kind::OpenInvoice.as_str(),
         "open_invoice" => Kind::Membership.as_str(),
         "membership" => ABSENT,
-        _ => "removing",
+        _ => REMOVING,
     }
 }
 

@@ -28,11 +28,17 @@ pub(super) fn until(wall: &dyn Clock) -> i64 {
 pub(super) struct Claimed {
     pub importer: Importer,
     pub row: Import,
+    /// Whether there is anything to write; true where nobody has looked.
+    pub is_work: bool,
 }
 
 impl Claimed {
     pub fn new(importer: Importer, row: Import) -> Self {
-        Self { importer, row }
+        Self {
+            importer,
+            row,
+            is_work: true,
+        }
     }
 
     /// How often the claim must be moved on at least.

@@ -16,7 +16,7 @@ use tracing::info;
 use super::claim::Claimed;
 use super::compare::{self, Verdict};
 use super::progress::Progress;
-use super::{Stop, some_ids};
+use super::{Stop, apply, some_ids};
 use crate::decide::with_billing;
 use crate::error::Error;
 use crate::fields::Fields;
@@ -55,6 +55,7 @@ pub(super) async fn summarize(
     confirmed: Option<&str>,
     progress: &mut Progress,
 ) -> Result<Finding, Stop> {
+    claimed.is_work = false;
     let mut erased = BTreeSet::new();
     people(claimed, progress, &mut erased).await?;
     invoices(claimed, progress).await?;
@@ -82,7 +83,8 @@ pub(super) async fn summarize(
             return Err(Stop::Gone);
         }
         claimed.row.state = "applying".to_owned();
-        claimed.row.phase = Kind::Member.as_str().to_owned();
+        claimed.is_work |= claimed.row.ending > 0;
+        claimed.row.phase = apply::first_phase(claimed.is_work).to_owned();
         claimed.keep().await?;
     } else {
         // Until then it is being received, and a kill leaves nothing of it.
@@ -132,6 +134,7 @@ async fn next_page(
 }
 
 fn count(claimed: &mut Claimed, verdict: Verdict) {
+    claimed.is_work |= verdict.is_written();
     match verdict {
         Verdict::Same | Verdict::Renumbered => claimed.row.unchanged += 1,
         Verdict::Differs => claimed.row.changed += 1,

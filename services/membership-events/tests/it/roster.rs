@@ -545,6 +545,56 @@ on_both! {
         applied(world, whole(AS_OF, roster(0..2))).await;
     }
 
+    async fn an_import_that_another_process_took_goes_no_further(world: World) {
+        world.put_gym(|_| {}).await;
+        applied(world, whole(AS_OF, roster(0..3))).await;
+        let held = versions(world).await;
+        let (parts, mut answers) = open_import(world, roster(0..1)).await;
+        let store = world.store().await;
+        // As if this process had slept for longer than its claim holds.
+        let sql = "update roster_imports set claimed_until = 1 where state = 'receiving'";
+        store.reads().execute_unprepared(sql).await.expect("taken");
+        let refused = loop {
+            match answers.message().await {
+                Ok(Some(told)) => assert_eq!(told.state, "receiving"),
+                Ok(None) => panic!("no last word"),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!(refused.code(), Code::Unavailable);
+        until_nothing_is_staged(world).await;
+        drop(parts);
+        assert_eq!(versions(world).await, held);
+        eventually("the next one has its turn", Duration::from_secs(20), async || {
+            import(world, whole(AS_OF, roster(0..3))).await.is_ok()
+        })
+        .await;
+    }
+
+    async fn a_service_that_stops_while_it_receives_changes_nothing(world: World) {
+        world.put_gym(|_| {}).await;
+        applied(world, whole(AS_OF, roster(0..3))).await;
+        let held = versions(world).await;
+        let (parts, mut answers) = open_import(world, roster(0..1)).await;
+        let reading = tokio::spawn(async move {
+            loop {
+                match answers.message().await {
+                    Ok(Some(_)) => {}
+                    other => return other,
+                }
+            }
+        });
+        world.stop_all().await;
+        let ended = reading.await.expect("no panic");
+        assert_eq!(ended.expect_err("it says so").code(), Code::Unavailable);
+        drop(parts);
+        world.start_replica().await;
+        assert_eq!(versions(world).await, held);
+        let store = world.store().await;
+        assert_eq!(count(&store, "roster_rows").await, 0);
+        assert_eq!(count(&store, "roster_imports").await, 1);
+    }
+
     async fn an_import_that_was_killed_goes_on_where_it_stood(world: World) {
         world.put_gym(|_| {}).await;
         world.stop_all().await;
@@ -658,6 +708,29 @@ on_both! {
         world.until_allowed(&name(members - 1), true).await;
         world.until_allowed("ann", false).await;
     }
+}
+
+/// An import of which this much is staged, with more to come.
+async fn open_import(
+    world: &World,
+    parts: impl Iterator<Item = Part>,
+) -> (
+    tokio::sync::mpsc::Sender<wire::ImportRosterRequest>,
+    tonic::Streaming<wire::ImportRosterProgress>,
+) {
+    let (sender, mut queue) = tokio::sync::mpsc::channel(100);
+    let sent = stream::poll_fn(move |cx| queue.poll_recv(cx));
+    for request in requests(whole(AS_OF, parts)) {
+        sender.send(request).await.expect("sent");
+    }
+    let answers = world.client().import_roster(sent).await;
+    let answers = answers.expect("open").into_inner();
+    let store = world.store().await;
+    eventually("some is staged", Duration::from_secs(20), async || {
+        count(&store, "roster_rows").await > 0
+    })
+    .await;
+    (sender, answers)
 }
 
 /// The program is up when it answers.
