@@ -207,7 +207,8 @@ impl State {
         self.rows("organizations").next().is_none()
     }
 
-    fn user(&self, email: &str) -> Option<i64> {
+    /// The user with this e-mail.
+    pub fn user(&self, email: &str) -> Option<i64> {
         self.rows("users").find(|row| row["email"] == email)?["id"].as_i64()
     }
 

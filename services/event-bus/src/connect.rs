@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{Client, ConnectOptions, Event};
+use bytes::Bytes;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,6 +19,7 @@ use crate::bucket::Bucket;
 use crate::consume::Consumer;
 use crate::consumer_config::ConsumerConfig;
 use crate::dead_letter::DeadLetters;
+use crate::eraser::Eraser;
 use crate::metrics;
 use crate::preflight::{self, PreflightError};
 use crate::projection::Projection;
@@ -69,6 +72,15 @@ fn replicas(text: &str) -> Result<usize, String> {
         "5" => Ok(5),
         _ => Err("1, 3 or 5 is expected".to_owned()),
     }
+}
+
+/// The last message of a subject could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the last message of {subject} cannot be read")]
+pub struct LastError {
+    subject: String,
+    #[source]
+    source: async_nats::Error,
 }
 
 /// Why the bus is not to be had.
@@ -226,7 +238,27 @@ impl Bus {
         stored_ids::find(&self.js, stream, filter, since, ids).await
     }
 
-    /// The JetStream context, for purging an erased member's subjects.
+    /// The body of the last message of a subject; `None` when there is none.
+    pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<Bytes>, LastError> {
+        let failed = |source: async_nats::Error| LastError {
+            subject: subject.to_owned(),
+            source,
+        };
+        let found = self.js.get_stream_no_info(stream).await;
+        let found = found.map_err(|error| failed(error.into()))?;
+        match found.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// For taking messages off the streams for good.
+    pub fn eraser(&self) -> Eraser {
+        Eraser::new(self)
+    }
+
+    /// The JetStream context, for what only a test or a measurement looks at.
     pub fn jetstream(&self) -> &Context {
         &self.js
     }

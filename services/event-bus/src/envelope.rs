@@ -7,6 +7,7 @@ use async_nats::HeaderMap;
 use jiff::Timestamp;
 
 pub(crate) const ID: &str = "ce-id";
+pub(crate) const ABOUT: &str = "ce-subject";
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
@@ -35,7 +36,7 @@ impl Envelope {
         headers.insert("ce-type", one_line(&self.ce_type));
         headers.insert("ce-source", one_line(&self.ce_source));
         headers.insert("ce-time", self.ce_time.to_string());
-        headers.insert("ce-subject", one_line(&self.ce_subject));
+        headers.insert(ABOUT, one_line(&self.ce_subject));
         headers.insert("content-type", "application/json");
         headers.insert(MESSAGE_ID, one_line(&self.ce_id));
         let traceparent = self
@@ -54,7 +55,7 @@ impl Envelope {
             ce_type: text("ce-type"),
             ce_source: text("ce-source"),
             ce_time: text("ce-time").parse().unwrap_or(received),
-            ce_subject: text("ce-subject"),
+            ce_subject: text(ABOUT),
             traceparent: Some(text(TRACEPARENT)).filter(|value| !value.is_empty()),
         }
     }

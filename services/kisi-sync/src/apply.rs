@@ -108,6 +108,10 @@ impl Engine {
                 attempt.fails("key_invalid", None);
             } else {
                 attempt.outcome.failure = Some("not_set_up");
+                // Without a key there is nothing that could be removed.
+                if attempt.snapshot.member.erased {
+                    self.forget(attempt).await?;
+                }
             }
             return Ok(());
         }

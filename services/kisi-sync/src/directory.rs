@@ -33,6 +33,22 @@ impl Directory {
 
     /// Name and e-mail of a member; None when there is no such person, or not any more.
     pub async fn find_person(&self, gym: &str, member: &str) -> Result<Option<Person>, Status> {
+        let found = self.find(gym, member).await?;
+        Ok(found
+            .filter(|(_, erased)| !erased)
+            .map(|(person, _)| person))
+    }
+
+    /// The same of one who is to be erased, as long as that is not done.
+    pub async fn find_erased(&self, gym: &str, member: &str) -> Result<Option<Person>, Status> {
+        let found = self.find(gym, member).await?;
+        Ok(found
+            .filter(|(_, erased)| *erased)
+            .map(|(person, _)| person))
+    }
+
+    /// A person, and whether it is to be erased.
+    async fn find(&self, gym: &str, member: &str) -> Result<Option<(Person, bool)>, Status> {
         let request = GetMemberRequest {
             gym_id: gym.to_owned(),
             member_id: member.to_owned(),
@@ -44,11 +60,11 @@ impl Directory {
             Err(status) => return Err(status),
         };
         let email = found.email.trim().to_lowercase();
-        if found.erased || email.is_empty() {
+        if email.is_empty() {
             return Ok(None);
         }
         let name = Some(found.name.trim().to_owned()).filter(|name| !name.is_empty());
-        Ok(Some(Person { email, name }))
+        Ok(Some((Person { email, name }, found.erased)))
     }
 
     /// Member to version, of the whole gym.

@@ -46,6 +46,15 @@ impl CauseOf {
         }
     }
 
+    /// Who brings it about.
+    pub fn actor(&self) -> String {
+        match self {
+            Self::BillingEvent { provider, .. } => format!("provider:{provider}"),
+            Self::Call { actor, .. } => actor.clone(),
+            Self::Timer => "time".to_owned(),
+        }
+    }
+
     /// When the cause happened, and its form in the message. `due` is the instant of the member's
     /// timer.
     pub(crate) fn told(&self, due: Option<Timestamp>, now: Timestamp) -> (Timestamp, Cause) {
@@ -58,27 +67,25 @@ impl CauseOf {
         match self {
             Self::BillingEvent {
                 id,
-                provider,
                 occurred_at,
                 received_at,
                 ..
             } => {
-                let actor = format!("provider:{provider}");
-                let cause = told("billing_event", id.clone(), actor, *received_at);
+                let cause = told("billing_event", id.clone(), self.actor(), *received_at);
                 (*occurred_at, cause)
             }
-            Self::Call { rpc, actor, at, .. } => {
+            Self::Call { rpc, at, .. } => {
                 let kind = match *rpc {
                     "PutOverride" | "ClearOverride" => "override",
                     "DeleteMember" => "erasure",
                     "ImportRoster" => "import",
                     _ => "call",
                 };
-                (*at, told(kind, (*rpc).to_owned(), actor.clone(), *at))
+                (*at, told(kind, (*rpc).to_owned(), self.actor(), *at))
             }
             Self::Timer => {
                 let due = due.unwrap_or(now);
-                (due, told("timer", due.to_string(), "time".to_owned(), due))
+                (due, told("timer", due.to_string(), self.actor(), due))
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod unit;
 pub mod billing_intake;
 pub mod by_hand;
 pub mod desk;
+pub mod erasure;
 pub mod explain;
 pub mod grpc;
 pub mod history;

@@ -91,10 +91,10 @@ async fn keep(
     Ok(Outcome::applied(0, members))
 }
 
-/// Erases a person: the tombstone version goes out, name and e-mail are gone.
+/// Erases a person: the tombstone version goes out, and no decision is made about the member any
+/// more. When the doors have answered it, personal data goes; see [`crate::erasure`].
 ///
-/// What the member holds stays as rows without personal data, and no decision is made about the
-/// member any more.
+/// What the member holds stays as rows without personal data.
 pub async fn delete(
     decisions: &Decisions,
     by: &By,
@@ -109,6 +109,7 @@ pub async fn delete(
                 unit.erase(gym, member, row.version).await?;
             }
             let members = unit.commit().await?;
+            decisions.ask_erasure();
             Ok(Outcome::applied(row.source_version, members))
         })
         .await

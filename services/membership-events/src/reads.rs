@@ -123,7 +123,12 @@ pub async fn list(
                 return Ok((page, wanted.after));
             }
             wanted.after = Some(row.member_id.to_string());
-            let member = to_member(&row)?;
+            let mut member = to_member(&row)?;
+            if member.erased {
+                // Only who asks for this very person may still have to know.
+                member.email.clear();
+                member.name.clear();
+            }
             if filter.wants(member.state.as_ref()) {
                 page.push(member);
             }

@@ -25,7 +25,7 @@ use crate::roster::{self, Importer, RosterSettings};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake, history, unmatched};
+use crate::{SERVICE, billing_intake, erasure, history, unmatched};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +146,11 @@ impl Service {
             self.clock,
             shutdown.clone(),
         ));
+        tasks.spawn(erasure::run(
+            self.decisions.clone(),
+            self.bus.clone(),
+            shutdown.clone(),
+        ));
         tasks.spawn(unmatched::run(
             self.decisions.clone(),
             self.unmatched_billing_after,
@@ -201,6 +206,11 @@ fn register_metrics() {
         history::PRUNED,
         "Decisions removed because they were replaced more than 13 months ago.",
     );
+    metrics::register_gauge(
+        erasure::OPEN,
+        "People who are to be forgotten and are not yet.",
+    );
+    metrics::register_gauge(erasure::AGE, "Seconds since the first of them asked.");
     metrics::register_gauge(
         unmatched::COUNT,
         "Billing events that no membership claims.",

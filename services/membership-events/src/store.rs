@@ -12,6 +12,7 @@
 pub mod billing;
 pub mod connection;
 pub mod entity;
+pub mod erasures;
 pub mod gyms;
 pub mod history;
 pub mod keys;

@@ -13,6 +13,7 @@ use access_domain::ids::{GymId, MemberId, MembershipId};
 use jiff::Timestamp;
 use sea_orm::DatabaseTransaction;
 use service_runtime::clock::Clock;
+use tokio::sync::Notify;
 
 use crate::cause::CauseOf;
 use crate::decide::{self, Decision, Whom};
@@ -33,6 +34,7 @@ pub struct Decisions {
     relay: Relay,
     wake: Wake,
     clock: Arc<dyn Clock>,
+    erasures: Arc<Notify>,
 }
 
 impl Decisions {
@@ -43,6 +45,7 @@ impl Decisions {
             relay,
             wake,
             clock,
+            erasures: Arc::default(),
         }
     }
 
@@ -54,6 +57,16 @@ impl Decisions {
     /// The present instant.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// A person is to be forgotten, and that is committed.
+    pub fn ask_erasure(&self) {
+        self.erasures.notify_one();
+    }
+
+    /// Ends when a person is to be forgotten.
+    pub async fn erasure_asked(&self) {
+        self.erasures.notified().await;
     }
 
     /// Begins a unit of work. Dropping it undoes it.
@@ -135,11 +148,15 @@ impl Unit<'_> {
         self.keep(gym, decisions).await
     }
 
-    /// Makes the last version of a member, after which none follows.
+    /// Makes the last version of a member, after which none follows. What is left of the person
+    /// goes when the doors have answered it; see [`crate::erasure`].
     pub async fn erase(&mut self, gym: &GymId, member: &MemberId, held: i64) -> Result<(), Error> {
         store::members::erase(&self.txn, gym, member).await?;
         store::roster::staged::erase(&self.txn, gym, member).await?;
-        let decision = decide::tombstone(gym, member, held, self.now(), &self.cause);
+        let (now, by) = (self.now(), self.cause.actor());
+        let decision = decide::tombstone(gym, member, held, now, &self.cause);
+        let version = decision.version();
+        store::erasures::insert(&self.txn, gym, member, version, now, &by).await?;
         self.keep(gym, vec![decision]).await
     }
 

@@ -1,5 +1,6 @@
 //! The whole product as processes: the demo on both databases, kills between webhook and Kisi,
-//! restarts on the same data, a storm of webhooks over killed processes, power cuts, and another Kisi
+//! restarts on the same data, people forgotten over killed
+//! processes, a storm of webhooks over killed processes, power cuts, and another Kisi
 //! that a script sets up.
 
 #![allow(clippy::disallowed_methods, reason = "the stack runs in real time")]
@@ -7,6 +8,7 @@
 mod another_kisi;
 mod demo;
 mod disk;
+mod erasure;
 mod faults;
 mod gocardless_bodies;
 mod harness;

@@ -4,6 +4,7 @@ mod bucket;
 mod cluster;
 mod consume;
 mod dead_letters;
+mod eraser;
 mod group_commit;
 mod power_cut;
 mod projection;

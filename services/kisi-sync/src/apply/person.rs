@@ -134,10 +134,13 @@ impl Engine {
     /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
     /// other gym of the organization has a member behind it.
     pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let member = &attempt.snapshot.member;
-        if !member.erased || !attempt.snapshot.rows.is_empty() {
+        if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
             return Ok(());
         }
+        if attempt.snapshot.member.kisi_user_id.is_none() {
+            self.find_erased(attempt).await?;
+        }
+        let member = &attempt.snapshot.member;
         if let Some(user) = member.kisi_user_id.filter(|_| member.kisi_user_ours)
             && self.may_be_deleted(attempt, user).await?
         {
@@ -150,6 +153,36 @@ impl Engine {
                 Err(error) => return Err(Trouble::of(error)),
             }
         }
+        self.forget(attempt).await
+    }
+
+    /// A user whom we made, and whose answer was lost, is found by the e-mail.
+    async fn find_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let id = attempt.snapshot.member.member_id.clone();
+        let asked = self.shared.directory.find_erased(&self.gym, &id).await;
+        let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
+        let Some(person) = person else {
+            return Ok(());
+        };
+        let found = match self.search(attempt, Lane::Grant, &person.email).await {
+            // One of two is not known to be ours.
+            Err(Trouble::Refused { .. }) => None,
+            found => found?,
+        };
+        let key = metadata_key(&self.gym);
+        let is_theirs = |user: &User| {
+            user.metadata.get(&key).and_then(|held| held.as_str()) == Some(id.as_str())
+        };
+        if let Some(user) = found.filter(is_theirs) {
+            attempt.snapshot.member.kisi_user_id = Some(user.id);
+            attempt.snapshot.member.kisi_user_ours = true;
+            attempt.changes.push(Change::Person);
+        }
+        Ok(())
+    }
+
+    /// Nothing of an erased member is left at Kisi: nothing is kept here either.
+    pub(crate) async fn forget(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         let held = &mut attempt.snapshot.member;
         held.kisi_user_id = None;
         held.kisi_user_ours = false;

@@ -22,6 +22,8 @@ pub enum Fault {
     Status(u16),
     Hang,
     ResetAfterApplying,
+    /// Applied, and then no answer until the client gives up.
+    HangAfterApplying,
 }
 
 /// A running simulator.
@@ -127,6 +129,12 @@ impl Kisi {
             .collect()
     }
 
+    /// The ids of all users.
+    pub fn users(&self) -> Vec<i64> {
+        let state = self.simulator.shared().lock();
+        state.world.users.keys().copied().collect()
+    }
+
     /// Gives a right as the key's owner does in Kisi's pages, which nothing tells from ours.
     pub async fn add_by_hand(&self, email: &str, group: i64) -> i64 {
         let change = json!({ "action": "add_assignment", "group_id": group, "email": email });
@@ -154,6 +162,7 @@ impl Kisi {
             Fault::Status(_) => FaultKind::Internal,
             Fault::Hang => FaultKind::Hang,
             Fault::ResetAfterApplying => FaultKind::ResetAfterApplying,
+            Fault::HangAfterApplying => FaultKind::HangAfterApplying,
         };
         self.simulator.shared().lock().faults.add(SimulatorFault {
             method: Some(method.to_owned()),

@@ -1,9 +1,13 @@
 //! A member's way: an event comes, Kisi is asked once, an answer goes out.
 
+use std::time::Duration;
+
 use contracts::membership::v1::MembershipStatusChanged;
 
+use testkit::eventually;
+
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage};
-use crate::kisi::{GROUP, OTHER_GROUP};
+use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 async fn a_revoke_and_a_re_grant_are_one_request_each(on: On) {
     let stage = Stage::set(on).await;
@@ -148,5 +152,48 @@ async fn an_erased_member_loses_rights_and_user_and_is_answered_erased() {
         "{requests:?}"
     );
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_member_whose_user_was_made_unheard_is_found_by_the_e_mail() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut process = stage.spawn(&[]).await;
+    stage.in_sync(&mut process.running, 1).await;
+    let users = stage.kisi.users();
+    // Kisi makes the user; we die before its answer, and the member is erased meanwhile.
+    stage
+        .kisi
+        .fail("POST", "/users", 1, Fault::HangAfterApplying)
+        .await;
+    stage.directory.decide(GYM, "m7", 1, &[PLAN]).await;
+    eventually("the user is made", Duration::from_secs(20), async || {
+        stage.kisi.users().len() > users.len()
+    })
+    .await;
+    process.kill().await;
+    let mut member = stage.directory.put(GYM, "m7", 2, &[]);
+    member.erased = true;
+    let mut state = member.state.clone().unwrap();
+    state.erased = true;
+    stage.directory.insert(member);
+    stage.directory.publish(&state).await;
+    let replica = stage.start().await;
+    let erased = stage.answer("m7", |answer| answer.version == 2).await;
+    assert_eq!(erased.outcome, "erased");
+    assert_eq!(stage.kisi.users(), users);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_doors_are_set_up_an_erased_member_is_answered_erased_too() {
+    let stage = Stage::set(On::Sqlite).await;
+    let replica = stage.start().await;
+    let mut state = stage.directory.put(GYM, "m1", 1, &[]).state.unwrap();
+    state.erased = true;
+    stage.directory.publish(&state).await;
+    let erased = stage.answer("m1", |answer| answer.version == 1).await;
+    assert_eq!(erased.outcome, "erased");
+    assert!(stage.kisi.requests().await.is_empty());
     replica.stop().await;
 }

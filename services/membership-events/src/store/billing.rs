@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use access_domain::ids::{GymId, MembershipId};
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 use sea_orm::sea_query::Expr;
@@ -16,7 +17,7 @@ use sea_orm::{
 use super::entity::billing_events;
 use super::keys::{GymKey, MembershipKey};
 use super::links::Pair;
-use super::{Step, StoreError, columns, from_micros, micros};
+use super::{Step, StoreError, columns, from_micros, micros, placeholders};
 
 /// The metadata key by which an event names its membership.
 const NAMED_MEMBERSHIP: &str = "gymflow_membership_id";
@@ -307,6 +308,54 @@ pub async fn set_held(
     .await
     .step("parking or linking a billing event")
     .map(drop)
+}
+
+/// The events linked to any of these memberships.
+pub async fn list_of_memberships(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    memberships: &BTreeSet<MembershipId>,
+) -> Result<Vec<billing_events::Model>, StoreError> {
+    if memberships.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "select distinct {} from billing_links l
+         join billing_events e
+           on e.provider = l.provider and e.account = l.account and e.event_id = l.event_id
+         where l.gym_id = $1 and l.membership_id in ({})",
+        columns::<billing_events::Entity>("e"),
+        placeholders(2, memberships.len())
+    );
+    let values = std::iter::once(gym.as_str())
+        .chain(memberships.iter().map(MembershipId::as_str))
+        .map(Value::from);
+    billing_events::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("reading the events of memberships")
+}
+
+/// Replaces what an event says. Its key and the ids it is known by stay.
+pub async fn replace(
+    db: &impl ConnectionTrait,
+    keys: &Keys<'_>,
+    event_id: &str,
+    json: String,
+) -> Result<(), StoreError> {
+    billing_events::Entity::update_many()
+        .filter(billing_events::Column::Provider.eq(keys.provider))
+        .filter(billing_events::Column::Account.eq(keys.account))
+        .filter(billing_events::Column::EventId.eq(event_id))
+        .col_expr(billing_events::Column::Event, Expr::value(json))
+        .exec(db)
+        .await
+        .step("replacing a billing event")
+        .map(drop)
 }
 
 /// How many events are parked, and since when the oldest is.

@@ -342,3 +342,37 @@ pub mod billing_links {
     pub enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+/// Members to be forgotten. What stays for good, and says nothing of who it was.
+pub mod erasures {
+    use sea_orm::entity::prelude::*;
+
+    use super::super::keys::{GymKey, MemberKey};
+
+    /// One member.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "erasures")]
+    pub struct Model {
+        /// The gym.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub gym_id: GymKey,
+        /// The member.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub member_id: MemberKey,
+        /// The tombstone's version.
+        pub version: i64,
+        /// When it was asked for.
+        pub requested_at: i64,
+        /// By whom: `service:…`, `staff:…`.
+        pub requested_by: String,
+        /// When kisi-sync's answer `erased` was seen.
+        pub answered_at: Option<i64>,
+        /// When tables and streams held nothing of the person any more.
+        pub purged_at: Option<i64>,
+    }
+
+    /// No relations are followed.
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -130,8 +130,24 @@ pub async fn put(
         .map(drop)
 }
 
-/// Takes a person's name and e-mail away for good.
+/// Marks a person as erased: nothing is decided any more. Name and e-mail are there until
+/// [`forget`], because whoever removes the person at the doors may have to know them.
 pub async fn erase(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    member: &MemberId,
+) -> Result<(), StoreError> {
+    update(gym, member)
+        .col_expr(members::Column::Overrides, Expr::value("[]"))
+        .col_expr(members::Column::Erased, Expr::value(true))
+        .exec(db)
+        .await
+        .step("erasing a member")
+        .map(drop)
+}
+
+/// Takes an erased person's name and e-mail away for good.
+pub async fn forget(
     db: &impl ConnectionTrait,
     gym: &GymId,
     member: &MemberId,
@@ -139,11 +155,9 @@ pub async fn erase(
     update(gym, member)
         .col_expr(members::Column::Email, Expr::value(""))
         .col_expr(members::Column::Name, Expr::value(""))
-        .col_expr(members::Column::Overrides, Expr::value("[]"))
-        .col_expr(members::Column::Erased, Expr::value(true))
         .exec(db)
         .await
-        .step("erasing a member")
+        .step("forgetting a member")
         .map(drop)
 }
 
@@ -226,7 +240,7 @@ pub async fn list(
         let like = |column: members::Column| {
             Expr::expr(Func::lower(Expr::col(column))).like(LikeExpr::new(&pattern).escape('\\'))
         };
-        select = select.filter(
+        select = select.filter(members::Column::Erased.eq(false)).filter(
             Condition::any()
                 .add(like(members::Column::Email))
                 .add(like(members::Column::Name)),

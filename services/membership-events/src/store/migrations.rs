@@ -4,6 +4,7 @@
 //! outbox differs. A migration that was released is never edited: another one follows it.
 
 mod decision_history;
+mod erasures;
 mod roster;
 
 use sea_orm_migration::prelude::*;
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(WeakLinks),
             Box::new(decision_history::DecisionHistory),
             Box::new(roster::Roster),
+            Box::new(erasures::Erasures),
         ]
     }
 }

@@ -3,6 +3,7 @@
 
 mod billing;
 mod decisions;
+mod erasure;
 mod explain;
 mod faults;
 mod history;

@@ -409,8 +409,14 @@ impl World {
 
     /// Puts an event on `BILLING`, under a bus id of its own so that the bus trims nothing.
     pub async fn publish(&self, event: &BillingEvent) {
+        self.publish_as(event, format!("{}/{}", event.id(), rand_id()))
+            .await;
+    }
+
+    /// Puts an event on `BILLING` under this id.
+    pub async fn publish_as(&self, event: &BillingEvent, ce_id: String) {
         let envelope = Envelope {
-            ce_id: format!("{}/{}", event.id(), rand_id()),
+            ce_id,
             ce_type: BillingEvent::TYPE.into(),
             ce_source: "/test".into(),
             ce_time: Timestamp::UNIX_EPOCH,
@@ -470,6 +476,22 @@ impl World {
                 return false;
             };
             info.num_pending == 0 && info.num_ack_pending == 0
+        })
+        .await;
+    }
+
+    /// The present instant, by the clock that decisions go by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until nothing that says who the member was is left.
+    pub async fn until_erased(&self, member: &str) {
+        let store = self.store().await;
+        let what = format!("{member} is erased");
+        testkit::eventually(&what, DEADLINE, async || {
+            let open = store::erasures::list_open(store.reads(), 100).await;
+            open.is_ok_and(|open| open.iter().all(|row| row.member_id.0.as_str() != member))
         })
         .await;
     }
