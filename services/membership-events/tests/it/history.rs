@@ -5,16 +5,24 @@ use std::time::Duration;
 use access_domain::ids::{GymId, MemberId};
 use contracts::membership::v1 as wire;
 use membership_events::history::{kept_since, prune};
-use membership_events::store::history::{Decided, Place, erase, list_places, list_until};
+use membership_events::store::history::{
+    Acked, Decided, Place, decided_at, erase, keep, list_places, list_until,
+};
 use membership_events::store::migrations::Migrator;
 use membership_events::store::{DatabaseSettings, Store, outbox};
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectionTrait, Database, DbBackend, Statement};
 use sea_orm_migration::MigratorTrait;
 use testkit::TestDatabase;
 
 use crate::world::{GYM, World, on_both};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Puts decisions back into the outbox.
+const BACK: &str = "insert into outbox (gym_id, member_id, version, payload, occurred_at,
+                                        created_at, claimed_until)
+                    select gym_id, member_id, version, payload, decided_at, decided_at, 0
+                    from decision_history";
 
 on_both! {
     async fn every_decision_is_kept_as_it_was_published(world: World) {
@@ -53,18 +61,14 @@ on_both! {
         assert_eq!(before.len(), 1);
         world.stop_all().await;
         // As a process leaves it that ends right after the ack.
-        let back = "insert into outbox (gym_id, member_id, version, payload, occurred_at, created_at,
-                                        claimed_until)
-                    select gym_id, member_id, version, payload, decided_at, decided_at, 0
-                    from decision_history";
-        run(&store, back).await;
+        run(&store, BACK).await;
         run(&store, "delete from decision_history").await;
         world.start_replica().await;
         until_moved(&store).await;
         assert_eq!(kept(&store, "ann").await, before);
         // As one leaves it whose rows another has published and moved meanwhile.
         world.stop_all().await;
-        run(&store, back).await;
+        run(&store, BACK).await;
         world.start_replica().await;
         until_moved(&store).await;
         assert_eq!(kept(&store, "ann").await, before);
@@ -141,6 +145,60 @@ on_both! {
         txn.commit().await.expect("committed");
         assert_eq!(states(&kept(&store, "ann").await), [tombstone]);
     }
+}
+
+/// On SQLite writers are serial, and there is nothing to meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_that_meets_a_decision_on_its_way_leaves_the_tombstone_alone() {
+    let mut world = World::on_postgres().await;
+    world.with_ann().await;
+    world.clock.advance(Duration::from_secs(60));
+    let request = wire::DeleteMemberRequest {
+        gym_id: GYM.into(),
+        member_id: "ann".into(),
+    };
+    world.client().delete_member(request).await.expect("erased");
+    let tombstone = world
+        .until("a tombstone", "ann", |state| state.erased)
+        .await;
+    let store = world.store().await;
+    until_moved(&store).await;
+    world.stop_all().await;
+    // Her first decision is once more in the outbox, acked and not moved yet.
+    let older = format!("where version < {}", tombstone.version);
+    run(&store, &format!("{BACK} {older}")).await;
+    run(&store, &format!("delete from decision_history {older}")).await;
+    let mut acked = outbox::claim(store.reads(), i64::MAX, i64::MAX, 10)
+        .await
+        .expect("rows");
+    let row = acked.pop().expect("a row");
+    let row = Acked {
+        seq: row.seq,
+        decided_at: decided_at(&row.payload, row.version),
+    };
+    let (gym, ann) = ids("ann");
+    let erasing = store.begin().await.expect("a transaction");
+    erase(&erasing, &gym, &ann).await.expect("erased");
+    let moving = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let txn = store.begin().await.expect("a transaction");
+            keep(&txn, &[row]).await.expect("moved");
+            txn.commit().await.expect("committed");
+        }
+    });
+    testkit::eventually("the move waits for the erasure", DEADLINE, async || {
+        let waits = "select pid from pg_stat_activity
+                     where datname = current_database() and wait_event_type = 'Lock'";
+        let waits = Statement::from_string(DbBackend::Postgres, waits);
+        let found = store.reads().query_one_raw(waits).await;
+        found.expect("a look").is_some()
+    })
+    .await;
+    erasing.commit().await.expect("committed");
+    moving.await.expect("no panic");
+    assert_eq!(states(&kept(&store, "ann").await), [tombstone]);
+    world.finish().await;
 }
 
 mod a_database_of_the_version_before_keeps_what_held_in_it {
