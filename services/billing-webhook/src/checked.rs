@@ -2,6 +2,7 @@
 //! the contract's alphabet, so that none breaks out of a subject, times of the calendar, amounts and
 //! currency), its link is one, and nothing in it is so long that the bus would never take it.
 
+use access_domain::billing::BillingEventKind as Kind;
 use access_domain::ids::EventId;
 use contracts::billing::v1::BillingEvent;
 use contracts::wire;
@@ -46,24 +47,42 @@ pub fn is_web_link(text: &str) -> bool {
         })
 }
 
-/// An event about nothing could never be applied.
+/// An event about nothing could never be applied: a debt is known by its invoice, payment or
+/// subscription, and what a subscription does by the subscription.
 fn names_something(event: &BillingEvent) -> Result<(), String> {
-    let named = [
-        event.invoice_id.is_some(),
-        event.payment_id.is_some(),
-        event.subscription_id.is_some(),
-        event.mandate_id.is_some(),
-        event.customer_id.is_some(),
-        event.metadata.contains_key("gymflow_membership_id"),
+    let subscription = ("`subscription_id`", event.subscription_id.is_some());
+    let money = [
+        ("`invoice_id`", event.invoice_id.is_some()),
+        ("`payment_id`", event.payment_id.is_some()),
+        subscription,
     ];
-    if named.contains(&true) {
+    let mandate = [
+        ("`mandate_id`", event.mandate_id.is_some()),
+        ("`customer_id`", event.customer_id.is_some()),
+        subscription,
+    ];
+    let needed: &[(&str, bool)] = match event.kind.parse() {
+        Ok(Kind::SubscriptionPaused | Kind::SubscriptionResumed | Kind::SubscriptionCancelled) => {
+            &[subscription]
+        }
+        // A mandate that replaces another changes what it pays for.
+        Ok(Kind::MandateFailed | Kind::SubscriptionChanged) => &mandate,
+        Ok(_) => &money,
+        // Refused for its kind.
+        Err(_) => return Ok(()),
+    };
+    if needed.iter().any(|(_, is_there)| *is_there) {
         return Ok(());
     }
-    Err(
-        "one of `invoice_id`, `payment_id`, `subscription_id`, `mandate_id` and `customer_id` \
-         must say what the event is about"
-            .into(),
-    )
+    let names: Vec<&str> = needed.iter().map(|(name, _)| *name).collect();
+    Err(match names.as_slice() {
+        [name] => format!("{name} must say what a `{}` is about", event.kind),
+        names => format!(
+            "one of {} must say what a `{}` is about",
+            names.join(", "),
+            event.kind
+        ),
+    })
 }
 
 fn lengths(event: &BillingEvent) -> Result<(), String> {

@@ -94,3 +94,62 @@ fn a_standard_event_that_the_bus_would_never_take_is_refused() {
     let long = with(&|body| body["reason"] = json!("x".repeat(257)));
     assert!(long.contains("`reason` must have at most"), "{long}");
 }
+
+#[test]
+fn an_event_that_says_nothing_of_what_it_is_about_is_told_what_is_missing() {
+    let told = |kind: &str, more: Value| {
+        let mut body = json!({ "eventId": "e1", "kind": kind, "occurredAt": "2026-10-01T05:00:07Z",
+            "metadata": { "gymflow_membership_id": "ms_1" } });
+        let fields = body.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        translate(&body).map(|_| ())
+    };
+    for (kind, more, missing) in [
+        (
+            "payment_failed",
+            json!({ "customerId": "cus_1" }),
+            "`invoice_id`",
+        ),
+        ("payment_succeeded", json!({}), "`payment_id`"),
+        (
+            "invoice_forgiven",
+            json!({ "mandateId": "m_1" }),
+            "`subscription_id`",
+        ),
+        (
+            "subscription_paused",
+            json!({ "customerId": "cus_1" }),
+            "`subscription_id`",
+        ),
+        (
+            "mandate_failed",
+            json!({ "invoiceId": "in_1" }),
+            "`mandate_id`",
+        ),
+    ] {
+        match told(kind, more) {
+            Err(Refusal::Body(message)) => {
+                assert!(
+                    message.contains(missing) && message.contains(kind),
+                    "{message}"
+                );
+            }
+            other => panic!("{kind}: {other:?}"),
+        }
+    }
+    for (kind, more) in [
+        ("payment_failed", json!({ "subscriptionId": "sub_1" })),
+        ("payment_reversed", json!({ "paymentId": "pay_1" })),
+        (
+            "subscription_cancelled",
+            json!({ "subscriptionId": "sub_1" }),
+        ),
+        (
+            "subscription_changed",
+            json!({ "mandateId": "m_1", "newMandateId": "m_2" }),
+        ),
+        ("mandate_failed", json!({ "customerId": "cus_1" })),
+    ] {
+        told(kind, more).unwrap_or_else(|refusal| panic!("{kind}: {refusal:?}"));
+    }
+}
