@@ -1,7 +1,6 @@
 //! `gymflow.membership.v1.MembershipService`: parses, calls, answers.
 //!
-//! Role `service` is checked in front of it (`AuthLayer::services_only`). What is not built yet
-//! answers `UNIMPLEMENTED` with a sentence.
+//! Role `service` is checked in front of it (`AuthLayer::services_only`).
 
 use access_domain::ids::{GymId, MemberId};
 use access_domain::membership::{Reason, Status as MembershipStatus};
@@ -15,12 +14,12 @@ use crate::fields::Fields;
 use crate::paging::{self, Page};
 use crate::requests::{
     CancelMembership, ForgiveInvoice, LinkBilling, PauseMembership, PutGym, PutMember,
-    PutMembership, PutOverride, RecordPayment, ResumeMembership,
+    PutMembership, PutOverride, RecordPayment, RequestResume, ResumeMembership,
 };
 use crate::roster::{self, Importer};
 use crate::unit::Decisions;
 use crate::writes::{By, Outcome};
-use crate::{by_hand, desk, explain, pauses, people, reads, writes};
+use crate::{by_hand, desk, explain, pauses, people, reads, resume_requests, writes};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -122,11 +121,11 @@ impl MembershipService for Grpc {
 
     async fn request_resume(
         &self,
-        _request: Request<wire::RequestResumeRequest>,
+        request: Request<wire::RequestResumeRequest>,
     ) -> Answer<wire::WriteOutcome> {
-        Err(Status::unimplemented(
-            "Requests to resume cannot be taken yet.",
-        ))
+        let (by, request) = opened(request, "RequestResume")?;
+        let request = RequestResume::try_from(request)?;
+        answer(resume_requests::request(&self.decisions, &by, request).await)
     }
 
     async fn cancel_membership(

@@ -24,6 +24,7 @@ pub mod paging;
 pub mod pauses;
 pub mod people;
 pub mod reads;
+pub mod resume_requests;
 pub mod roster;
 pub mod timers;
 pub mod unmatched;

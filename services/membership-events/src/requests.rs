@@ -11,5 +11,5 @@ mod staff;
 pub use membership::{
     CancelMembership, Cancelling, PauseMembership, PutMembership, Reference, ResumeMembership,
 };
-pub use people::{PutGym, PutMember};
+pub use people::{PutGym, PutMember, RequestResume};
 pub use staff::{ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride, RecordPayment};

@@ -25,7 +25,7 @@ use crate::roster::{self, Importer, RosterSettings};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake, erasure, history, unmatched};
+use crate::{SERVICE, billing_intake, erasure, history, resume_requests, unmatched};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +149,11 @@ impl Service {
         tasks.spawn(erasure::run(
             self.decisions.clone(),
             self.bus.clone(),
+            shutdown.clone(),
+        ));
+        tasks.spawn(resume_requests::run(
+            self.decisions.clone(),
+            self.bus.publisher(),
             shutdown.clone(),
         ));
         tasks.spawn(unmatched::run(

@@ -22,6 +22,7 @@ pub mod members;
 pub mod memberships;
 pub mod migrations;
 pub mod outbox;
+pub mod resume_requests;
 pub mod roster;
 
 pub use connection::{DatabaseSettings, Store};

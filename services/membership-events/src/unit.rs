@@ -35,6 +35,7 @@ pub struct Decisions {
     wake: Wake,
     clock: Arc<dyn Clock>,
     erasures: Arc<Notify>,
+    resume_requests: Arc<Notify>,
 }
 
 impl Decisions {
@@ -46,6 +47,7 @@ impl Decisions {
             wake,
             clock,
             erasures: Arc::default(),
+            resume_requests: Arc::default(),
         }
     }
 
@@ -67,6 +69,11 @@ impl Decisions {
     /// Ends when a person is to be forgotten.
     pub async fn erasure_asked(&self) {
         self.erasures.notified().await;
+    }
+
+    /// Notified when a member has asked to be resumed, and that is committed.
+    pub fn resume_requests(&self) -> &Notify {
+        &self.resume_requests
     }
 
     /// Begins a unit of work. Dropping it undoes it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use access_domain::gym::OverdueScope;
-use access_domain::ids::{AccountId, GymId, MemberId, ProviderId};
+use access_domain::ids::{AccountId, GymId, MemberId, MembershipId, ProviderId};
 use contracts::membership::v1 as wire;
 use jiff::SignedDuration;
 use tonic::Status;
@@ -120,4 +120,34 @@ fn is_email(text: &str) -> bool {
         && domain.is_some_and(|domain| !domain.is_empty())
         && more.is_none()
         && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// `RequestResume`.
+#[derive(Debug, Clone)]
+pub struct RequestResume {
+    /// The gym.
+    pub gym: GymId,
+    /// What is to be resumed.
+    pub membership: MembershipId,
+    /// Who asks for it.
+    pub member: MemberId,
+}
+
+impl TryFrom<wire::RequestResumeRequest> for RequestResume {
+    type Error = Status;
+
+    fn try_from(request: wire::RequestResumeRequest) -> Result<Self, Status> {
+        let mut fields = Fields::new();
+        let gym = fields.id("gym_id", &request.gym_id);
+        let membership = fields.id("membership_id", &request.membership_id);
+        let member = fields.id("member_id", &request.member_id);
+        let value = (|| {
+            Some(Self {
+                gym: gym?,
+                membership: membership?,
+                member: member?,
+            })
+        })();
+        fields.check(value)
+    }
 }

@@ -376,3 +376,38 @@ pub mod erasures {
     pub enum Relation {}
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+/// Members who asked to be resumed. Kept, as the answer to who asked when.
+pub mod resume_requests {
+    use sea_orm::entity::prelude::*;
+
+    use super::super::keys::{GymKey, MemberKey, MembershipKey};
+
+    /// One request.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "resume_requests")]
+    pub struct Model {
+        /// The gym.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub gym_id: GymKey,
+        /// The member.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub member_id: MemberKey,
+        /// When.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub requested_at: i64,
+        /// What is to be resumed.
+        pub membership_id: MembershipKey,
+        /// By whom: `member:…`, `staff:…`, `service:…`.
+        pub requested_by: String,
+        /// When the notification was durable.
+        pub notified_at: Option<i64>,
+        /// When the membership was found not to be paused any more.
+        pub closed_at: Option<i64>,
+    }
+
+    /// No relations are followed.
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -5,6 +5,7 @@
 
 mod decision_history;
 mod erasures;
+mod resume_requests;
 mod roster;
 
 use sea_orm_migration::prelude::*;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(decision_history::DecisionHistory),
             Box::new(roster::Roster),
             Box::new(erasures::Erasures),
+            Box::new(resume_requests::ResumeRequests),
         ]
     }
 }

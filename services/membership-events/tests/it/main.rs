@@ -12,6 +12,7 @@ mod linking;
 mod random;
 mod raw_call;
 mod requests;
+mod resume_requests;
 mod roster;
 mod timers;
 mod world;
