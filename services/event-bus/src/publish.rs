@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, header};
 use bytes::Bytes;
 use serde::Serialize;
@@ -123,6 +124,26 @@ impl Publisher {
                 .ok_or(PublishError::WrongLastSequence),
             answer => answer,
         }
+    }
+
+    /// The id of the subject's last message, read where it is written; `None` where there is none.
+    /// A sender asks before it sends what another may have sent long ago: a stream that keeps few
+    /// messages of a subject does not know for long the ids of those it dropped.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`] when nothing is known of it.
+    pub async fn last_id(&self, subject: &str) -> Result<Option<String>, PublishError> {
+        let asked = async {
+            let stream = self.js.stream_by_subject(subject).await.ok()?;
+            let stream = self.js.get_stream_no_info(stream).await.ok()?;
+            match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(last) => Some(last.headers.get(ID).map(|id| id.as_str().to_owned())),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(None),
+                Err(_) => None,
+            }
+        };
+        let answer = tokio::time::timeout(self.time_limit, asked).await;
+        answer.ok().flatten().ok_or(PublishError::Unavailable(None))
     }
 
     /// The ack of the subject's last message, if that has this id.

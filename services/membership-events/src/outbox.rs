@@ -6,7 +6,9 @@
 //! from the table: on a wake in this process, on NOTIFY from another, and by a slow poll.
 //!
 //! A member's messages stay in order because a row is only ever published while it is its
-//! member's oldest. Acked rows become history in batches a moment later (see
+//! member's oldest. What is claimed may have been published before, by a process that died since,
+//! and newer rows after it; where the stream holds something newer it is not published again, for
+//! the server may have forgotten its id by then, and would put the old state last. Acked rows become history in batches a moment later (see
 //! [`crate::store::history`]), and are remembered until then.
 
 use std::collections::HashSet;
@@ -66,6 +68,15 @@ enum Outcome {
     Failed(i64),
 }
 
+/// Where a row to publish comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This task's commit: nobody can have published it before.
+    Committed,
+    /// The table.
+    Claimed,
+}
+
 /// The relay's own half: what comes back from publishing.
 #[derive(Debug)]
 pub struct Outcomes(mpsc::UnboundedReceiver<Outcome>);
@@ -102,7 +113,7 @@ impl Relay {
                 let _ = self.outcomes.send(Outcome::Failed(row.seq));
                 continue;
             }
-            self.start(row);
+            self.start(row, Origin::Committed);
         }
     }
 
@@ -111,12 +122,12 @@ impl Relay {
         self.wake.notify_one();
     }
 
-    fn start(&self, row: Model) {
+    fn start(&self, row: Model, origin: Origin) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let relay = self.clone();
         tokio::spawn(async move {
             let seq = row.seq;
-            let outcome = match relay.publish(row).await {
+            let outcome = match relay.publish(row, origin).await {
                 Ok(decided_at) => {
                     lock(&relay.acked).insert(seq);
                     Outcome::Acked(Acked { seq, decided_at })
@@ -133,7 +144,7 @@ impl Relay {
     }
 
     /// Answers when the decision was made, microseconds.
-    async fn publish(&self, row: Model) -> Result<i64, RelayError> {
+    async fn publish(&self, row: Model, origin: Origin) -> Result<i64, RelayError> {
         // It goes out as it was committed: reading it would only cost time.
         let message = RawValue::from_string(row.payload).map_err(RelayError::Payload)?;
         let key = MembershipStatusChanged {
@@ -150,11 +161,23 @@ impl Relay {
             ce_subject: key.about(),
             traceparent: row.traceparent,
         };
-        self.publisher
-            .publish(&key.subject(), &envelope, &message)
-            .await
-            .map_err(RelayError::Publish)?;
+        let subject = key.subject();
+        if origin == Origin::Committed || !self.is_superseded(&subject, row.version).await? {
+            self.publisher
+                .publish(&subject, &envelope, &message)
+                .await
+                .map_err(RelayError::Publish)?;
+        }
         Ok(history::decided_at(message.get(), row.version))
+    }
+
+    /// Whether the stream's last state of the member is a newer one.
+    async fn is_superseded(&self, subject: &str, version: i64) -> Result<bool, RelayError> {
+        let last = self.publisher.last_id(subject).await;
+        let last = last.map_err(RelayError::Publish)?;
+        let last = last.as_deref().and_then(|id| id.rsplit('/').next());
+        let last: Option<i64> = last.and_then(|version| version.parse().ok());
+        Ok(last.is_some_and(|last| last > version))
     }
 
     /// Moves what was acked and claims what is nobody's, until `shutdown`; then gives back what
@@ -233,7 +256,7 @@ impl Relay {
         match store::outbox::claim(store.reads(), now, until, room as i64).await {
             Ok(rows) => {
                 for row in rows {
-                    self.start(row);
+                    self.start(row, Origin::Claimed);
                 }
             }
             Err(error) => {

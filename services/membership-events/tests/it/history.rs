@@ -74,6 +74,29 @@ on_both! {
         assert_eq!(kept(&store, "ann").await, before);
     }
 
+    async fn what_a_dead_process_left_is_never_published_after_what_is_newer(world: World) {
+        world.with_ann().await;
+        let store = world.store().await;
+        for (round, allowed) in [(1, false), (2, true), (3, false)] {
+            world.clock.advance(Duration::from_secs(60));
+            match allowed {
+                true => world.resume(None).await,
+                false => world.pause(&format!("p{round}"), "2026-03-10", None).await,
+            }
+            world.until_allowed("ann", allowed).await;
+        }
+        let last = world.published("ann").await;
+        until_moved(&store).await;
+        world.stop_all().await;
+        // As a process leaves it that ends right after its last ack.
+        run(&store, &format!("{BACK} order by version")).await;
+        // The server keeps two states of a member, and after a restart knows the ids of no other.
+        world.nats.restart().await.expect("restarted");
+        world.start_replica().await;
+        until_moved(&store).await;
+        assert_eq!(world.published("ann").await, last);
+    }
+
     async fn old_decisions_go_and_what_held_thirteen_months_ago_stays(world: World) {
         world.put_gym(|_| {}).await;
         let store = world.store().await;
