@@ -8,8 +8,9 @@
 //! A member's messages stay in order because a row is only ever published while it is its
 //! member's oldest. What is claimed may have been published before, by a process that died since,
 //! and newer rows after it; where the stream holds something newer it is not published again, for
-//! the server may have forgotten its id by then, and would put the old state last. Acked rows become history in batches a moment later (see
-//! [`crate::store::history`]), and are remembered until then.
+//! the server may have forgotten its id by then, and would put the old state last. Acked rows
+//! become history in batches a moment later (see [`crate::store::history`]), and are remembered
+//! until then.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
