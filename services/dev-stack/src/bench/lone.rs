@@ -103,10 +103,10 @@ async fn measure(
         let webhook = started.elapsed();
         rest(rests.after_webhook).await;
 
-        // The first webhook shows how large a message is.
+        // The message that a webhook became is what is published raw.
         let raw = match &mut raw {
             Some(raw) => raw,
-            none => none.insert(RawPublish::like_billing(nats).await?),
+            none => none.insert(RawPublish::of_last_webhook(nats).await?),
         };
         let started = Instant::now();
         raw.publish().await?;

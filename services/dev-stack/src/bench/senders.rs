@@ -52,10 +52,10 @@ type Rounds = BTreeMap<(Contestant, usize), Vec<Round>>;
 
 /// Every row of this part.
 pub async fn measure(servers: &WebhookServers, webhooks: &Webhooks) -> anyhow::Result<Vec<Figure>> {
-    // The first webhook shows how large a message is.
+    // The message that a webhook became is what is published raw.
     let first = webhooks.make(1, servers.in_groups, &servers.secret);
     posts(servers.in_groups, 1, first).await?;
-    let raw = RawPublish::like_billing(servers.nats).await?;
+    let raw = RawPublish::of_last_webhook(servers.nats).await?;
     let mut rounds = Rounds::new();
     // The first one of each warms up and is not counted.
     for turn in 0..=ROUNDS {
