@@ -84,7 +84,8 @@ impl CauseOf {
                 (*at, told(kind, (*rpc).to_owned(), self.actor(), *at))
             }
             Self::Timer => {
-                let due = due.unwrap_or(now);
+                // Where the clock was put back it is to come.
+                let due = due.unwrap_or(now).min(now);
                 (due, told("timer", due.to_string(), self.actor(), due))
             }
         }

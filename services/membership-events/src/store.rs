@@ -24,6 +24,7 @@ pub mod migrations;
 pub mod outbox;
 pub mod resume_requests;
 pub mod roster;
+pub mod timers;
 
 pub use connection::{DatabaseSettings, Store};
 

@@ -61,6 +61,11 @@ impl Decisions {
         self.clock.now()
     }
 
+    /// Waits while many messages are on their way: for work that stands back behind live events.
+    pub async fn stand_back(&self) {
+        self.relay.until_few_in_flight().await;
+    }
+
     /// A person is to be forgotten, and that is committed.
     pub fn ask_erasure(&self) {
         self.erasures.notify_one();

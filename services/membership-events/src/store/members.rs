@@ -296,45 +296,6 @@ pub async fn list_ids(
         .step("listing members")
 }
 
-/// The earliest instant after `now` at which time alone changes a decision, microseconds.
-pub async fn next_change_after(
-    db: &impl ConnectionTrait,
-    now: Timestamp,
-) -> Result<Option<i64>, StoreError> {
-    members::Entity::find()
-        .select_only()
-        .column(members::Column::ChangesAt)
-        .filter(members::Column::ChangesAt.is_not_null())
-        .filter(members::Column::ChangesAt.gt(micros(now)))
-        .order_by_asc(members::Column::ChangesAt)
-        .limit(1)
-        .into_tuple::<Option<i64>>()
-        .one(db)
-        .await
-        .step("reading the next timer")
-        .map(Option::flatten)
-}
-
-/// (gym, member) of those whose decision time has changed by `now`, earliest first.
-pub async fn list_due(
-    db: &impl ConnectionTrait,
-    now: Timestamp,
-    limit: u64,
-) -> Result<Vec<(GymKey, MemberKey)>, StoreError> {
-    members::Entity::find()
-        .select_only()
-        .column(members::Column::GymId)
-        .column(members::Column::MemberId)
-        .filter(members::Column::ChangesAt.is_not_null())
-        .filter(members::Column::ChangesAt.lte(micros(now)))
-        .order_by_asc(members::Column::ChangesAt)
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await
-        .step("reading due timers")
-}
-
 fn escape_like(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -7,6 +7,7 @@ mod decision_history;
 mod erasures;
 mod resume_requests;
 mod roster;
+mod timers_by_gym;
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend};
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(roster::Roster),
             Box::new(erasures::Erasures),
             Box::new(resume_requests::ResumeRequests),
+            Box::new(timers_by_gym::TimersByGym),
         ]
     }
 }

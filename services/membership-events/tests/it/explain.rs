@@ -367,7 +367,7 @@ fn without_cause(mut state: wire::MembershipStatusChanged) -> wire::MembershipSt
 /// Waits until no timer is due and nothing waits to be published.
 async fn until_quiet(world: &World, store: &Store) {
     testkit::eventually("no timer is due", DEADLINE, async || {
-        let due = store::members::list_due(store.reads(), world.clock.now(), 1).await;
+        let due = store::timers::list_gyms(store.reads(), world.clock.now()).await;
         due.expect("timers").is_empty()
     })
     .await;

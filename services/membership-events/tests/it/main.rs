@@ -9,6 +9,7 @@ mod faults;
 mod history;
 mod interleavings;
 mod linking;
+mod midnight;
 mod random;
 mod raw_call;
 mod requests;

@@ -1,6 +1,10 @@
 //! What time alone changes.
 
-use crate::world::{World, invoice, on_both};
+use contracts::membership::v1 as wire;
+use contracts::wire as convert;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::world::{GYM, World, invoice, on_both};
 
 on_both! {
     async fn a_membership_starts_at_midnight_of_the_gyms_zone(world: World) {
@@ -62,4 +66,92 @@ on_both! {
         world.clock.set("2026-03-11T05:00:00Z".parse().expect("an instant"));
         world.until_allowed("ann", false).await;
     }
+
+    async fn timers_that_came_due_while_nothing_ran_fire_at_start(world: World) {
+        world.with_ann().await;
+        world.put_member("bob").await;
+        world.put_membership("bobs", "bob", |put| put.starts_on = "2026-03-12".into()).await;
+        world.pause("p1", "2026-03-11", None).await;
+        world.until("a timer", "ann", |state| state.changes_at.is_some()).await;
+        world.until_allowed("bob", false).await;
+        world.stop_all().await;
+        world.clock.set("2026-03-20T09:00:00Z".parse().expect("an instant"));
+        world.start_replica().await;
+        let ann = world.until_allowed("ann", false).await;
+        let bob = world.until_allowed("bob", true).await;
+        // Each says which of its instants it was.
+        assert_eq!(ann.cause.expect("a cause").id, "2026-03-11T00:00:00Z");
+        assert_eq!(bob.cause.expect("a cause").id, "2026-03-12T00:00:00Z");
+    }
+
+    async fn what_a_clock_put_back_had_decided_too_early_is_decided_again(world: World) {
+        world.with_ann().await;
+        world.pause("p1", "2026-03-12", Some("2026-03-14")).await;
+        world.until("a timer", "ann", |state| state.changes_at.is_some()).await;
+        world.clock.set("2026-03-12T00:00:00Z".parse().expect("an instant"));
+        let early = world.until_allowed("ann", false).await;
+        world.clock.set("2026-03-10T13:00:00Z".parse().expect("an instant"));
+        let back = world.until_allowed("ann", true).await;
+        assert!(back.version > early.version);
+        let changes_at = back.changes_at.as_ref().and_then(convert::instant);
+        assert_eq!(changes_at.expect("an instant").to_string(), "2026-03-12T00:00:00Z");
+        // Put back while nothing runs.
+        world.clock.set("2026-03-14T00:00:00Z".parse().expect("an instant"));
+        world.until("the end of it", "ann", |state| state.changes_at.is_none()).await;
+        world.stop_all().await;
+        world.clock.set("2026-03-13T08:00:00Z".parse().expect("an instant"));
+        world.start_replica().await;
+        world.until_allowed("ann", false).await;
+    }
+}
+
+/// Under the machine's own clock. How late a timer was, its message tells; one of three may be late
+/// because the machine is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_timer_fires_within_a_second_of_its_instant() {
+    let mut world = World::on_sqlite().await;
+    world.with_ann().await;
+    world.stop_all().await;
+    world.start_process().await;
+    let mut late = Vec::new();
+    while late.len() < 3 && late.iter().all(|by| *by >= SignedDuration::from_secs(1)) {
+        let now = the_machines_now();
+        let until = now + SignedDuration::from_millis(2_500);
+        let bar = wire::PutOverrideRequest {
+            gym_id: GYM.into(),
+            member_id: "ann".into(),
+            override_id: format!("o{}", late.len()),
+            kind: "bar".into(),
+            until: Some(convert::timestamp(until)),
+            reason: "a test".into(),
+            ..wire::PutOverrideRequest::default()
+        };
+        let mut client = world.client();
+        let barred =
+            testkit::eventually_some("barred", std::time::Duration::from_secs(20), async || {
+                client.put_override(bar.clone()).await.ok()
+            })
+            .await;
+        let barred = barred.into_inner().members[0].version;
+        let back = world
+            .until("let in by time", "ann", |state| {
+                state.allowed && state.version > barred
+            })
+            .await;
+        let decided_at = back.decided_at.as_ref().and_then(convert::instant);
+        let due: Timestamp = back.cause.expect("a cause").id.parse().expect("an instant");
+        let by = decided_at.expect("an instant").duration_since(due);
+        assert!(by >= SignedDuration::ZERO, "early by {by:?}");
+        late.push(by);
+    }
+    assert!(
+        late.iter().any(|by| *by < SignedDuration::from_secs(1)),
+        "late by {late:?}"
+    );
+    world.stop_all().await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program goes by it too")]
+fn the_machines_now() -> Timestamp {
+    Timestamp::now()
 }
