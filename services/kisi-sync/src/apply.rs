@@ -70,6 +70,7 @@ impl Engine {
             background: snapshot.member.background,
             snapshot,
             changes: Vec::new(),
+            sent_at: 0,
             refused: BTreeSet::new(),
             conflicted: BTreeSet::new(),
         };
@@ -160,7 +161,8 @@ impl Engine {
                 self.change_window(attempt, row, group, window).await
             }
             Step::RemoveDuplicate { row, .. } => {
-                self.delete(attempt, row, Lane::Reconcile).await?;
+                self.delete(attempt, row, "duplicate_removed", Lane::Reconcile)
+                    .await?;
                 attempt.outcome.duplicates += 1;
                 Ok(())
             }
@@ -199,6 +201,7 @@ impl Engine {
         let txn = self.shared.db.begin().await?;
         let now = self.shared.now();
         record::write(&txn, &attempt.snapshot, &attempt.changes, now).await?;
+        record::log(&txn, &self.gym, &attempt.changes, None, now).await?;
         txn.commit().await?;
         attempt.changes.clear();
         Ok(())

@@ -30,6 +30,7 @@ pub struct Desired {
     pub erased: bool,
     pub cause_kind: String,
     pub cause_id: String,
+    pub cause_actor: Option<String>,
     pub received_at: Option<i64>,
     pub decided_at: Option<i64>,
     pub traceparent: Option<String>,
@@ -72,6 +73,7 @@ impl Desired {
             erased: message.erased,
             cause_kind: cause.kind,
             cause_id: cause.id,
+            cause_actor: Some(cause.actor).filter(|actor| !actor.is_empty()),
             received_at: instant(&cause.received_at),
             decided_at: instant(&message.decided_at),
             traceparent,
@@ -147,6 +149,8 @@ fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
     member.erased = desired.erased;
     member.cause_kind.clone_from(&desired.cause_kind);
     member.cause_id.clone_from(&desired.cause_id);
+    member.cause_actor.clone_from(&desired.cause_actor);
+    member.look_cause = None;
     member.received_at = desired.received_at;
     member.decided_at = desired.decided_at;
     member.traceparent.clone_from(&desired.traceparent);

@@ -26,7 +26,7 @@ use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::store::{integrations, members};
 use crate::worker::{Job, Urgency};
-use crate::{refusal, unlock};
+use crate::{refusal, timeline, unlock};
 
 const FORWARDED: &str = "x-gymflow-forwarded";
 /// A set-up call pages through Kisi at the pace of the key.
@@ -187,10 +187,11 @@ impl KisiSyncService for KisiSync {
         request: Request<api::SetAssociationsRequest>,
     ) -> Result<Response<api::Integration>, Status> {
         let gym = at_owner!(self, request, set_associations);
+        let actor = caller_of(&request)?.actor();
         let message = request.into_inner();
         let shown = self
             .setup
-            .set_associations(&gym, &message.associations, message.digest)
+            .set_associations(&gym, &message.associations, message.digest, &actor)
             .await?;
         Ok(Response::new(shown))
     }
@@ -200,8 +201,10 @@ impl KisiSyncService for KisiSync {
         request: Request<api::StartSyncRequest>,
     ) -> Result<Response<api::Sync>, Status> {
         let gym = at_owner!(self, request, start_sync);
+        let actor = caller_of(&request)?.actor();
         let digest = request.into_inner().digest;
-        Ok(Response::new(self.setup.start_sync(&gym, digest).await?))
+        let sync = self.setup.start_sync(&gym, digest, &actor).await?;
+        Ok(Response::new(sync))
     }
 
     async fn get_sync(
@@ -253,6 +256,7 @@ impl KisiSyncService for KisiSync {
         request: Request<api::SyncMemberRequest>,
     ) -> Result<Response<api::SyncMemberResponse>, Status> {
         let gym = at_owner!(self, request, sync_member);
+        let actor = caller_of(&request)?.actor();
         let member = request.into_inner().member_id;
         if !is_id(&member) {
             return Err(refusal::invalid("member_id", "it is no id"));
@@ -270,8 +274,10 @@ impl KisiSyncService for KisiSync {
             return Err(Status::not_found("there is no such member"));
         }
         // Looked at as if for the first time: what others did meanwhile counts.
+        let cause = members::Cause::new("call", "SyncMember", Some(&actor));
         let set = members::ActiveModel {
             pending: ActiveValue::Set(true),
+            look_cause: ActiveValue::Set(cause.stored()),
             retry_at: ActiveValue::Set(None),
             looked: ActiveValue::Set(false),
             opened_by_others: ActiveValue::Set("[]".to_owned()),
@@ -325,8 +331,9 @@ impl KisiSyncService for KisiSync {
         request: Request<api::EnableIntegrationRequest>,
     ) -> Result<Response<api::Integration>, Status> {
         let gym = at_owner!(self, request, rotate_api_key);
+        let actor = caller_of(&request)?.actor();
         let key = request.into_inner().api_key;
-        Ok(Response::new(self.setup.rotate(&gym, &key).await?))
+        Ok(Response::new(self.setup.rotate(&gym, &key, &actor).await?))
     }
 
     async fn set_policies(
@@ -345,10 +352,11 @@ impl KisiSyncService for KisiSync {
         request: Request<api::DisableIntegrationRequest>,
     ) -> Result<Response<api::Integration>, Status> {
         let gym = at_owner!(self, request, disable_integration);
+        let actor = caller_of(&request)?.actor();
         let message = request.into_inner();
         let shown = self
             .setup
-            .disable(&gym, &message.access, message.digest)
+            .disable(&gym, &message.access, message.digest, &actor)
             .await?;
         Ok(Response::new(shown))
     }
@@ -361,7 +369,8 @@ impl KisiSyncService for KisiSync {
         if !is_id(&request.get_ref().member_id) {
             return Err(refusal::invalid("member_id", "it is no id"));
         }
-        let answer = unlock::unlock(&self.shared, request.get_ref()).await?;
+        let actor = caller_of(&request)?.actor();
+        let answer = unlock::unlock(&self.shared, request.get_ref(), &actor).await?;
         Ok(Response::new(answer))
     }
 
@@ -395,9 +404,12 @@ impl KisiSyncService for KisiSync {
 
     async fn get_timeline(
         &self,
-        _: Request<access::GetTimelineRequest>,
+        request: Request<access::GetTimelineRequest>,
     ) -> Result<Response<access::GetTimelineResponse>, Status> {
-        Err(Status::unimplemented(LATER))
+        let request = request.into_inner();
+        require_gym(&request.gym_id)?;
+        let page = timeline::page(&self.shared, &request).await?;
+        Ok(Response::new(page))
     }
 
     async fn pass_kisi_event(

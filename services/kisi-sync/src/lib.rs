@@ -7,6 +7,7 @@ pub mod desired;
 pub mod intake;
 
 pub mod apply;
+pub mod audit;
 pub mod brake;
 pub mod record;
 pub mod snapshot;
@@ -23,6 +24,7 @@ pub mod grpc;
 mod key_check;
 mod refusal;
 pub mod setup;
+mod timeline;
 mod unlock;
 mod unlock_words;
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use kisi_sync::audit::command as audit;
 use kisi_sync::config::Config;
 use service_runtime::{lifecycle, settings};
 
@@ -9,6 +10,12 @@ use service_runtime::{lifecycle, settings};
 // more than a step. More work than one core can do goes to another replica.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == audit::WORD)
+    {
+        return audit::run(std::env::args_os().skip(1)).await;
+    }
     let config: Config = settings::from_env();
     let (telemetry, life) = (config.telemetry.clone(), config.lifecycle.clone());
     lifecycle::run_service("kisi-sync", &telemetry, &life, |shutdown| {

@@ -15,7 +15,7 @@ use sea_orm::{
 
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
-use crate::store::{integrations, syncs};
+use crate::store::{integrations, members, syncs};
 use crate::{doors, worker};
 
 mod carry_out;
@@ -52,6 +52,7 @@ pub async fn queue(
     gym: &str,
     activation: &str,
     digest: Option<String>,
+    actor: Option<String>,
 ) -> Result<syncs::Model, DbErr> {
     let row = syncs::Model {
         sync_id: format!("sync_{}", uuid::Uuid::now_v7().simple()),
@@ -64,6 +65,7 @@ pub async fn queue(
         ended_at: None,
         report: "{}".to_owned(),
         in_sync: false,
+        actor,
     };
     syncs::Entity::insert(row.clone().into_active_model().reset_all())
         .exec_without_returning(&shared.db)
@@ -191,6 +193,11 @@ impl Pass {
         txn.commit().await?;
         self.shared.outbox.notify_one();
         Ok(())
+    }
+
+    fn cause(&self) -> members::Cause {
+        let actor = self.sync.actor.as_deref().unwrap_or(&self.sync.activation);
+        members::Cause::new("reconcile", &self.sync.sync_id, Some(actor))
     }
 
     async fn save(&mut self) -> Result<(), DbErr> {

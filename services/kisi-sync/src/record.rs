@@ -10,6 +10,7 @@ use sea_orm::{
     IntoActiveModel, QueryFilter, TransactionTrait,
 };
 
+use crate::audit::{self, Entry};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::store::{applied_grants, instant, losses, members, outbox};
@@ -26,6 +27,8 @@ pub enum Change {
     Lost {
         class: &'static str,
     },
+    /// For the audit log.
+    Did(Box<Entry>),
 }
 
 /// How a member was left, for the answer.
@@ -118,9 +121,36 @@ pub async fn write<C: ConnectionTrait>(
                     .exec_without_returning(db)
                     .await?;
             }
+            // At the end of the transaction, by [`log`].
+            Change::Did(_) => {}
         }
     }
     Ok(())
+}
+
+/// Appends what was done, and this besides, to the gym's audit log.
+pub async fn log<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    changes: &[Change],
+    more: Option<Entry>,
+    now: i64,
+) -> Result<(), DbErr> {
+    let done = changes.iter().filter_map(|change| match change {
+        Change::Did(entry) => Some((**entry).clone()),
+        _ => None,
+    });
+    let entries: Vec<Entry> = done.chain(more).collect();
+    audit::append(db, gym, &entries, now).await
+}
+
+/// What is worth a row without a request: that nothing was done, and why.
+fn left_undone(member: &members::Model, outcome: &Outcome) -> Option<Entry> {
+    let word = outcome.word();
+    matches!(word, "held" | "failed").then(|| {
+        let entry = Entry::new(word).of(member);
+        entry.detail(outcome.failure.unwrap_or_default())
+    })
 }
 
 /// The last changes, the member's state and the answer, in one transaction. Answers false when a
@@ -140,6 +170,7 @@ pub async fn settle(
     let txn = shared.db.begin().await?;
     write(&txn, snapshot, changes, now).await?;
     let Some(held) = members::find_for_update(&txn, &gym, &id).await? else {
+        log(&txn, &gym, changes, None, now).await?;
         txn.commit().await?;
         return Ok(true);
     };
@@ -167,6 +198,9 @@ pub async fn settle(
         member.retry_at = ActiveValue::Set(outcome.retry_at);
         member.approved = ActiveValue::Set(outcome.stays_pending && held.approved);
         member.background = ActiveValue::Set(outcome.stays_pending && held.background);
+        if !outcome.stays_pending {
+            member.look_cause = ActiveValue::Set(None);
+        }
         if outcome.erased {
             member.kisi_user_id = ActiveValue::Set(None);
             member.looked = ActiveValue::Set(false);
@@ -178,6 +212,8 @@ pub async fn settle(
         .filter(members::Column::MemberId.eq(&id))
         .exec(&txn)
         .await?;
+    let undone = left_undone(&snapshot.member, outcome).filter(|_| !told);
+    log(&txn, &gym, changes, undone, now).await?;
     txn.commit().await?;
     if !told {
         shared.outbox.notify_one();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 use crate::store::{integrations, losses, members, syncs};
-use crate::{held, reconcile};
+use crate::{audit, held, reconcile};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -112,21 +112,24 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
     let (waiting, oldest) = members::waiting(&shared.db, &gyms).await?;
     let oldest = oldest.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
     crate::measures::waiting(waiting, oldest);
-    for gym in gyms {
-        let waiting = reconcile::unfinished(shared, &gym).await?;
+    for gym in &gyms {
+        let waiting = reconcile::unfinished(shared, gym).await?;
         if is_due && waiting.is_empty() {
-            let row = integrations::find(&shared.db, &gym).await?;
+            let row = integrations::find(&shared.db, gym).await?;
             if row.is_some_and(|row| row.is_live()) {
-                reconcile::queue(shared, &gym, "schedule", None).await?;
+                reconcile::queue(shared, gym, "schedule", None, None).await?;
             }
         }
         if is_due || !waiting.is_empty() {
-            start(shared, &gym);
+            start(shared, gym);
         }
     }
     if is_due {
         held::expire(&shared.db, now).await?;
         tidy(shared, now).await?;
+        for gym in &gyms {
+            audit::prune::prune(&shared.db, gym, now).await?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! in any of them.
 
 pub mod applied_grants;
+pub mod audit;
 pub mod held_plans;
 pub mod integrations;
 pub mod leases;
@@ -33,6 +34,18 @@ fn columns<E: EntityTrait>() -> String {
 
 /// Opens the database and brings its schema up to date.
 pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
+    let db = connect(url).await?;
+    if db.get_database_backend() == DbBackend::Postgres {
+        // Replicas start together: one migrates, the others find it done.
+        migrate_alone(&db).await?;
+    } else {
+        migrations::Migrator::up(&db, None).await?;
+    }
+    Ok(db)
+}
+
+/// Opens the database as it is.
+pub async fn connect(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
     let mut url = url.expose_secret().to_owned();
     let sqlite = url.starts_with("sqlite:");
     if sqlite && !url.contains("mode=") && !url.contains(":memory:") {
@@ -64,14 +77,7 @@ pub async fn open(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
     } else {
         options.max_connections(24).min_connections(2);
     }
-    let db = Database::connect(options).await?;
-    if db.get_database_backend() == DbBackend::Postgres {
-        // Replicas start together: one migrates, the others find it done.
-        migrate_alone(&db).await?;
-    } else {
-        migrations::Migrator::up(&db, None).await?;
-    }
-    Ok(db)
+    Database::connect(options).await
 }
 
 async fn migrate_alone(db: &DatabaseConnection) -> Result<(), DbErr> {

@@ -6,19 +6,23 @@ use std::sync::Arc;
 use contracts::access::v1::{Action, Alert, UnlockRequest, UnlockResponse};
 use kisi_client::model::{self, NewDeviceLogin};
 use kisi_client::{HttpKisi, KisiError, KisiWrite, Lane, Pacer};
-use sea_orm::{ActiveValue, EntityTrait};
+use sea_orm::{ActiveValue, EntityTrait, TransactionTrait};
 use secrecy::SecretString;
 use tonic::Status;
 
+use crate::audit::{self, Entry};
 use crate::sealing::{Purpose, Sealed};
 use crate::shared::Shared;
-use crate::store::{integrations, member_logins, members};
+use crate::store::members::{self, Cause};
+use crate::store::{integrations, member_logins};
 use crate::{refusal, unlock_words};
 
-/// Opens one door for one member. A 503 or a lost answer is never tried again.
+/// Opens one door for one member, and keeps that it was tried. A 503 or a lost answer is never tried
+/// again.
 pub async fn unlock(
     shared: &Arc<Shared>,
     request: &UnlockRequest,
+    actor: &str,
 ) -> Result<UnlockResponse, Status> {
     let (gym, id) = (&request.gym_id, &request.member_id);
     let integration = integrations::find(&shared.db, gym)
@@ -31,16 +35,17 @@ pub async fn unlock(
         .await
         .map_err(refusal::store)?
         .ok_or_else(|| Status::not_found("there is no such member"))?;
+    let attempt = Entry::new("unlocked")
+        .about(id)
+        .caused_by(Cause::new("call", "Unlock", Some(actor)))
+        .object(request.lock_id);
     let Some(user) = member.kisi_user_id else {
-        return Ok(refused(
-            "other",
-            "You have no access at the door yet.",
-            None,
-        ));
+        let answer = refused("other", "You have no access at the door yet.", None);
+        return kept(shared, gym, attempt, answer).await;
     };
     let secret = match find_login(shared, gym, id, user).await? {
         Some(secret) => secret,
-        None => make_login(shared, &integration, id, user).await?,
+        None => make_login(shared, &integration, id, user, actor).await?,
     };
     let door = model::UnlockRequest {
         location: request.location.as_ref().map(|at| model::Location {
@@ -50,14 +55,30 @@ pub async fn unlock(
         proximity_proof: request.proximity_proof.clone(),
     };
     let kisi = as_member(shared, user, secret);
-    match kisi
+    let fields: Vec<&str> = [
+        request.location.as_ref().map(|_| "context.location"),
+        request
+            .proximity_proof
+            .as_ref()
+            .map(|_| "lock.proximity_proof"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let attempt = attempt.request("POST /locks/{id}/unlock", &fields);
+    let sent_at = shared.now();
+    let answer = kisi
         .unlock(Lane::Grant.into(), request.lock_id, &door)
-        .await
-    {
-        Ok(()) => Ok(UnlockResponse {
-            unlocked: true,
-            alert: None,
-        }),
+        .await;
+    let attempt = attempt.between(sent_at, shared.now());
+    match answer {
+        Ok(()) => {
+            let opened = UnlockResponse {
+                unlocked: true,
+                alert: None,
+            };
+            kept(shared, gym, attempt, opened).await
+        }
         Err(error) => {
             if error.status() == Some(401) {
                 // The login is gone: the next attempt makes another.
@@ -66,10 +87,37 @@ pub async fn unlock(
                     .await
                     .map_err(refusal::store)?;
             }
-            Ok(explain(&error))
+            kept(shared, gym, attempt, explain(&error)).await
         }
     }
 }
+
+/// The answer, once the attempt is kept.
+async fn kept(
+    shared: &Shared,
+    gym: &str,
+    mut attempt: Entry,
+    answer: UnlockResponse,
+) -> Result<UnlockResponse, Status> {
+    if let Some(alert) = &answer.alert {
+        attempt.action = "unlock_refused".to_owned();
+        attempt.detail.clone_from(&alert.code);
+    }
+    audit::append_alone(shared, gym, attempt)
+        .await
+        .map_err(refusal::store)?;
+    Ok(answer)
+}
+
+/// What the body of a new login holds.
+pub const LOGIN_FIELDS: [&str; 6] = [
+    "type",
+    "email",
+    "device_brand",
+    "device_model",
+    "os_name",
+    "expire",
+];
 
 /// The member's own budget at Kisi.
 fn as_member(shared: &Shared, user: i64, secret: SecretString) -> HttpKisi {
@@ -106,6 +154,7 @@ async fn make_login(
     integration: &integrations::Model,
     member: &str,
     user: i64,
+    actor: &str,
 ) -> Result<SecretString, Status> {
     let gym = &integration.gym_id;
     let person = shared.directory.find_person(gym, member).await;
@@ -121,6 +170,7 @@ async fn make_login(
         device_model: "unlock".to_owned(),
         os_name: "server".to_owned(),
     };
+    let sent_at = shared.now();
     let made = kisi.create_device_login(Lane::Grant.into(), &login).await;
     let made = made.map_err(refusal::kisi)?;
     let sealed = shared
@@ -142,14 +192,24 @@ async fn make_login(
         sealing_key_id: ActiveValue::Set(sealed.key_id),
         created_at: ActiveValue::Set(shared.now()),
     };
-    member_logins::Entity::delete_by_id((gym.clone(), member.to_owned()))
-        .exec(&shared.db)
-        .await
-        .map_err(refusal::store)?;
-    member_logins::Entity::insert(row)
-        .exec_without_returning(&shared.db)
-        .await
-        .map_err(refusal::store)?;
+    let entry = Entry::new("login_made")
+        .request("POST /logins", &LOGIN_FIELDS)
+        .object(made.login.id)
+        .about(member)
+        .caused_by(Cause::new("call", "Unlock", Some(actor)))
+        .between(sent_at, shared.now());
+    let written = async {
+        let txn = shared.db.begin().await?;
+        member_logins::Entity::delete_by_id((gym.clone(), member.to_owned()))
+            .exec(&txn)
+            .await?;
+        member_logins::Entity::insert(row)
+            .exec_without_returning(&txn)
+            .await?;
+        audit::append(&txn, gym, &[entry], shared.now()).await?;
+        txn.commit().await
+    };
+    written.await.map_err(refusal::store)?;
     Ok(made.secret)
 }
 

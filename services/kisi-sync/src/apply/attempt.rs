@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use kisi_client::Lane;
 use kisi_client::model::RoleAssignment;
 
+use crate::audit::Entry;
 use crate::record::{Change, Outcome};
 use crate::snapshot::Snapshot;
 use crate::steps::Window;
@@ -17,6 +18,8 @@ pub(crate) struct Attempt {
     pub outcome: Outcome,
     /// Not durable yet.
     pub changes: Vec<Change>,
+    /// When the last request left.
+    pub sent_at: i64,
     /// Groups whose grant was refused in this attempt.
     pub refused: BTreeSet<i64>,
     /// Groups for which Kisi said "there already" in this attempt.
@@ -45,6 +48,21 @@ impl Attempt {
     pub(super) fn sends(&mut self, now: i64) {
         self.outcome.requests += 1;
         self.outcome.sent_at.get_or_insert(now);
+        self.sent_at = now;
+    }
+
+    /// Kisi has answered the request sent last; written down with its answer.
+    pub(super) fn did(&mut self, entry: Entry, now: i64) {
+        let entry = entry.of(&self.snapshot.member).between(self.sent_at, now);
+        self.changes.push(Change::Did(Box::new(entry)));
+    }
+
+    /// No answer came, and Kisi may have done it.
+    pub(super) fn may_have_done(&mut self, entry: Entry) {
+        let mut entry = entry.of(&self.snapshot.member);
+        entry.action = "unanswered".to_owned();
+        entry.sent_at = Some(self.sent_at);
+        self.changes.push(Change::Did(Box::new(entry)));
     }
 
     pub(super) fn row(&self, id: i64) -> Option<&applied_grants::Model> {

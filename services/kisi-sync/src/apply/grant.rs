@@ -7,6 +7,7 @@ use sea_orm::DbErr;
 
 use super::window::kisi_window;
 use super::{Attempt, Engine};
+use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::snapshot::Snapshot;
@@ -37,6 +38,8 @@ impl Engine {
         {
             Ok(made) => {
                 attempt.complete(row, &made, window);
+                let entry = granting("granted", group, window).object(made.id);
+                attempt.did(entry, self.shared.now());
                 attempt.outcome.granted += 1;
                 self.brake.gained();
                 Ok(())
@@ -56,6 +59,8 @@ impl Engine {
         let code = error.code().map(str::to_owned);
         if error.is_outcome_unknown() {
             attempt.set_state(row, UNKNOWN);
+            let entry = Entry::new("unanswered").request(GRANT, &[]).group(group);
+            attempt.may_have_done(entry);
             self.write(attempt).await?;
             return Err(Trouble::Unreachable(error));
         }
@@ -164,6 +169,23 @@ impl Engine {
         }
         Ok(id)
     }
+}
+
+const GRANT: &str = "POST /role_assignments";
+
+/// What the audit log says of a grant.
+pub(super) fn granting(action: &str, group: i64, window: Window) -> Entry {
+    let mut fields = vec![
+        "applies_to_type",
+        "applies_to_id",
+        "assignee_type",
+        "assignee_id",
+        "role_id",
+        "notify",
+    ];
+    fields.extend(window.from.map(|_| "valid_from"));
+    fields.extend(window.until.map(|_| "valid_until"));
+    Entry::new(action).request(GRANT, &fields).group(group)
 }
 
 /// A row about to be granted under this epoch.

@@ -11,6 +11,7 @@ use kisi_client::{KisiRead, Lane};
 
 use super::window::found_window;
 use super::{Attempt, Engine};
+use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
@@ -83,6 +84,10 @@ impl Engine {
                 Some(right) => {
                     known.insert(right.id);
                     attempt.complete(row.id, right, found_window(right));
+                    // It was made, and its answer not heard.
+                    let found = Entry::new("granted").request("GET /role_assignments", &[]);
+                    let found = found.group(row.group_id).object(right.id);
+                    attempt.did(found.detail("found"), self.shared.now());
                     if row.state == UNKNOWN {
                         attempt.outcome.granted += 1;
                     }

@@ -8,6 +8,7 @@ use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Attempt, Engine};
+use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::{member_logins, members};
@@ -44,6 +45,9 @@ impl Engine {
         attempt.sends(self.shared.now());
         match self.kisi.create_user(turn.into(), &new).await {
             Ok(user) => {
+                let fields = ["email", "name", "send_emails", "confirm", "metadata"];
+                let entry = Entry::new("user_created").request("POST /users", &fields);
+                attempt.did(entry.object(user.id), self.shared.now());
                 let held = &mut attempt.snapshot.member;
                 held.kisi_user_id = Some(user.id);
                 held.kisi_user_ours = true;
@@ -60,7 +64,12 @@ impl Engine {
                     None => Err(Trouble::of(error)),
                 }
             }
-            Err(error) => Err(Trouble::of(error)),
+            Err(error) => {
+                if error.is_outcome_unknown() {
+                    attempt.may_have_done(Entry::new("unanswered").request("POST /users", &[]));
+                }
+                Err(Trouble::of(error))
+            }
         }
     }
 
@@ -110,9 +119,11 @@ impl Engine {
                 metadata: Some(metadata),
                 ..UserPatch::default()
             };
-            attempt.outcome.requests += 1;
+            attempt.sends(self.shared.now());
             let patched = self.kisi.update_user(lane.into(), user.id, &patch).await;
             patched.map_err(Trouble::of)?;
+            let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["metadata"]);
+            attempt.did(entry.object(user.id), self.shared.now());
         }
         let held = &mut attempt.snapshot.member;
         held.kisi_user_id = Some(user.id);
@@ -148,7 +159,10 @@ impl Engine {
             let turn = self.turn(attempt, Lane::Grant).await?;
             attempt.sends(self.shared.now());
             match self.kisi.delete_user(turn.into(), user).await {
-                Ok(_) => {}
+                Ok(_) => {
+                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
+                    attempt.did(entry.object(user), self.shared.now());
+                }
                 Err(error) if error.is_unprocessable() => {}
                 Err(error) => return Err(Trouble::of(error)),
             }

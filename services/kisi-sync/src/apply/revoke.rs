@@ -1,9 +1,10 @@
 //! Revoking: exactly one request for a row whose id is known. A repeat is harmless, so a lost answer
 //! needs no look. The brake is asked before, and counts after.
 
-use kisi_client::{KisiError, KisiWrite, Lane};
+use kisi_client::{Deletion, KisiError, KisiWrite, Lane};
 
 use super::{Attempt, Engine};
+use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::applied_grants;
@@ -21,7 +22,7 @@ impl Engine {
         if is_loss && !self.brake.lets_go(&member, class, self.shared.now()) {
             return self.hold(attempt, class).await;
         }
-        self.delete(attempt, row, Lane::Revoke).await?;
+        self.delete(attempt, row, "revoked", Lane::Revoke).await?;
         attempt.outcome.revoked += 1;
         if is_loss {
             self.brake.lost(&member, class, self.shared.now());
@@ -30,17 +31,20 @@ impl Engine {
         Ok(())
     }
 
-    /// DELETE of a row of ours; a right that another gym of the organization shares stays.
+    /// DELETE of a row of ours; a right that another gym of the organization shares stays. `action`
+    /// is what the audit log calls it.
     pub(super) async fn delete(
         &self,
         attempt: &mut Attempt,
         row: i64,
+        action: &'static str,
         lane: Lane,
     ) -> Result<(), Trouble> {
         let Some(model) = attempt.row(row) else {
             return Ok(());
         };
         let (organization, assignment) = (model.organization_id, model.assignment_id);
+        let group = model.group_id;
         let Some(assignment) = assignment else {
             attempt.remove_row(row);
             return Ok(());
@@ -53,14 +57,24 @@ impl Engine {
         if !is_shared {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
-            match self
+            let answer = self
                 .kisi
                 .delete_role_assignment(turn.into(), assignment)
-                .await
-            {
-                Ok(_) => {}
+                .await;
+            let entry = Entry::new(action).request("DELETE /role_assignments/{id}", &[]);
+            let entry = entry.group(group).object(assignment);
+            match answer {
+                Ok(Deletion::Deleted) => attempt.did(entry, self.shared.now()),
+                Ok(Deletion::AlreadyGone) => {
+                    attempt.did(entry.detail("gone_before"), self.shared.now());
+                }
                 Err(KisiError::RateLimited { .. }) => return Ok(()),
-                Err(error) => return Err(Trouble::of(error)),
+                Err(error) => {
+                    if error.is_outcome_unknown() {
+                        attempt.may_have_done(entry);
+                    }
+                    return Err(Trouble::of(error));
+                }
             }
         }
         attempt.remove_row(row);

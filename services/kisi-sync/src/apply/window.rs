@@ -3,7 +3,9 @@
 use kisi_client::model::{NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 
+use super::grant::granting;
 use super::{Attempt, Engine};
+use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::steps::Window;
 use crate::store::applied_grants::INTENDED;
@@ -48,6 +50,12 @@ impl Engine {
                 return Ok(());
             }
             Some(found) if found.window() == kisi_window(window) => {
+                let fields = ["notify", "valid_from", "valid_until"];
+                let entry = Entry::new("window_changed")
+                    .request("PATCH /role_assignments/{id}", &fields)
+                    .group(group)
+                    .object(assignment);
+                attempt.did(entry, self.shared.now());
                 attempt.complete(row, &found, window);
                 attempt.outcome.windows += 1;
                 return Ok(());
@@ -67,13 +75,15 @@ impl Engine {
         {
             Ok(made) => {
                 attempt.complete(new, &made, window);
+                let entry = granting("window_changed", group, window).object(made.id);
+                attempt.did(entry, self.shared.now());
                 attempt.outcome.windows += 1;
                 Ok(())
             }
             Err(error) if error.is_already_exists() || error.is_unprocessable() => {
                 attempt.remove_row(new);
                 self.write(attempt).await?;
-                self.delete(attempt, row, Lane::Revoke).await?;
+                self.delete(attempt, row, "replaced", Lane::Revoke).await?;
                 // The next steps grant it anew, ahead of all other work.
                 attempt.outcome.windows += 1;
                 Ok(())

@@ -64,7 +64,8 @@ impl Pass {
         work.retain(|member| !skipped.contains(member));
         self.leave_conflicts(view, &mut work);
         let work: Vec<String> = work.into_iter().collect();
-        members::mark_pending(&self.shared.db, &self.gym, &work, confirmed, now).await?;
+        let cause = self.cause();
+        members::mark_pending(&self.shared.db, &self.gym, &work, &cause, confirmed, now).await?;
         self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
         self.save().await?;
         self.wait_for(work).await

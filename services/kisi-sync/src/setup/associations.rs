@@ -54,6 +54,7 @@ impl Setup {
         gym: &str,
         associations: &[api::Association],
         digest: Option<String>,
+        actor: &str,
     ) -> Result<api::Integration, Status> {
         let row = self.enabled(gym).await?;
         if row.place_id.is_none() {
@@ -85,7 +86,7 @@ impl Setup {
         txn.commit().await.map_err(refusal::store)?;
         self.shared.outbox.notify_one();
         if row.activated && row.associations != before {
-            self.start(gym, "associations", digest).await?;
+            self.start(gym, "associations", digest, actor).await?;
         }
         self.show(gym).await
     }

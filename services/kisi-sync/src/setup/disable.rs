@@ -16,6 +16,7 @@ impl Setup {
         gym: &str,
         access: &str,
         digest: Option<String>,
+        actor: &str,
     ) -> Result<api::Integration, Status> {
         let row = self.enabled(gym).await?;
         match access {
@@ -27,7 +28,7 @@ impl Setup {
                         "revoking is confirmed by the digest of a preview without associations (PreviewSync)",
                     ));
                 }
-                self.revoke_all(gym, &row).await?;
+                self.revoke_all(gym, &row, actor).await?;
             }
             _ => {
                 return Err(refusal::invalid(
@@ -55,7 +56,12 @@ impl Setup {
     }
 
     /// The associations go, and with them every right of ours, each by the path of all others.
-    async fn revoke_all(&self, gym: &str, row: &integrations::Model) -> Result<(), Status> {
+    async fn revoke_all(
+        &self,
+        gym: &str,
+        row: &integrations::Model,
+        actor: &str,
+    ) -> Result<(), Status> {
         self.changed(gym, |row| {
             row.associations = "{}".to_owned();
             Ok(())
@@ -67,7 +73,8 @@ impl Setup {
         let holders: BTreeSet<String> = rows.into_iter().map(|row| row.member_id).collect();
         let holders: Vec<String> = holders.into_iter().collect();
         let now = self.shared.now();
-        members::mark_pending(&self.shared.db, gym, &holders, true, now)
+        let cause = members::Cause::new("call", "DisableIntegration", Some(actor));
+        members::mark_pending(&self.shared.db, gym, &holders, &cause, true, now)
             .await
             .map_err(refusal::store)?;
         let (reply, mut settled) = tokio::sync::mpsc::unbounded_channel();

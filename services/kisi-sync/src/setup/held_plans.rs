@@ -50,13 +50,14 @@ impl Setup {
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
         let mut row = plan.into_active_model();
         row.state = ActiveValue::Set(if approve { "approved" } else { "discarded" }.to_owned());
+        let cause = members::Cause::new("held_plan", &request.id, Some(&actor));
         row.decided_by = ActiveValue::Set(Some(actor));
         let plan = row.update(&txn).await.map_err(refusal::store)?;
         if approve {
             held::mark(&txn, gym, &members, None)
                 .await
                 .map_err(refusal::store)?;
-            members::mark_pending(&txn, gym, &members, true, now)
+            members::mark_pending(&txn, gym, &members, &cause, true, now)
                 .await
                 .map_err(refusal::store)?;
         }

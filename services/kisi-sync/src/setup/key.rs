@@ -121,7 +121,12 @@ impl Setup {
             .map_err(refusal::store)
     }
 
-    pub async fn rotate(&self, gym: &str, api_key: &str) -> Result<api::Integration, Status> {
+    pub async fn rotate(
+        &self,
+        gym: &str,
+        api_key: &str,
+        actor: &str,
+    ) -> Result<api::Integration, Status> {
         let held = self.enabled(gym).await?;
         let (secret, key) = self.checked(api_key).await?;
         let moves = held.organization() != key.organization;
@@ -158,7 +163,7 @@ impl Setup {
             .map_err(refusal::store)?;
         self.shared.workers.reload(gym);
         if held.activated && !moves {
-            self.start(gym, "key", None).await?;
+            self.start(gym, "key", None, actor).await?;
         }
         self.show(gym).await
     }

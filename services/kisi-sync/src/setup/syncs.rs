@@ -16,15 +16,22 @@ impl Setup {
         gym: &str,
         activation: &str,
         digest: Option<String>,
+        actor: &str,
     ) -> Result<syncs::Model, Status> {
-        let sync = reconcile::queue(&self.shared, gym, activation, digest)
+        let actor = Some(actor.to_owned());
+        let sync = reconcile::queue(&self.shared, gym, activation, digest, actor)
             .await
             .map_err(refusal::store)?;
         crate::schedule::start(&self.shared, gym);
         Ok(sync)
     }
 
-    pub async fn start_sync(&self, gym: &str, digest: Option<String>) -> Result<api::Sync, Status> {
+    pub async fn start_sync(
+        &self,
+        gym: &str,
+        digest: Option<String>,
+        actor: &str,
+    ) -> Result<api::Sync, Status> {
         let row = self.enabled(gym).await?;
         if row.place_id.is_none() {
             return Err(refusal::missing_step("no place is selected (SelectPlace)"));
@@ -47,7 +54,7 @@ impl Setup {
             })
             .await?;
         }
-        let sync = self.start(gym, activation, digest).await?;
+        let sync = self.start(gym, activation, digest, actor).await?;
         Ok(sync_shown(&sync))
     }
 

@@ -27,6 +27,8 @@ pub struct Model {
     pub cause_kind: String,
     #[sea_orm(column_type = "Text")]
     pub cause_id: String,
+    /// Who stands behind the cause, such as `staff:u_1`.
+    pub cause_actor: Option<String>,
     /// The cause reached us (a webhook's arrival).
     pub received_at: Option<i64>,
     pub decided_at: Option<i64>,
@@ -37,6 +39,9 @@ pub struct Model {
     pub background: bool,
     /// A person confirmed this change: the brake does not count it.
     pub approved: bool,
+    /// JSON of the [`Cause`] of a look that no new version asked for.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub look_cause: Option<String>,
     /// Not to be tried before this.
     pub retry_at: Option<i64>,
     /// The newest version that was answered with an outcome.
@@ -76,6 +81,31 @@ pub struct WantedPlan {
     pub until: Option<i64>,
 }
 
+/// What, and who, caused a change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, `held_plan`, `kisi_event`, `call`.
+    pub kind: String,
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+impl Cause {
+    pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+            actor: actor.map(str::to_owned),
+        }
+    }
+
+    /// As `members.look_cause` keeps it.
+    pub fn stored(&self) -> Option<String> {
+        serde_json::to_string(self).ok()
+    }
+}
+
 impl Model {
     /// A row for a member never heard of.
     pub fn unheard_of(gym: &str, member: &str) -> Self {
@@ -87,12 +117,14 @@ impl Model {
             erased: false,
             cause_kind: String::new(),
             cause_id: String::new(),
+            cause_actor: None,
             received_at: None,
             decided_at: None,
             traceparent: None,
             pending: false,
             background: false,
             approved: false,
+            look_cause: None,
             retry_at: None,
             answered_version: 0,
             applied_seq: 0,
@@ -111,6 +143,17 @@ impl Model {
     pub fn plans(&self) -> Result<Vec<WantedPlan>, DbErr> {
         serde_json::from_str(&self.plans)
             .map_err(|_| super::senseless("members", "plans", &self.member_id))
+    }
+
+    /// Why what is under way is done: a look that somebody asked for, else the newest version.
+    pub fn cause(&self) -> Cause {
+        let look = self.look_cause.as_deref();
+        look.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_else(|| Cause {
+                kind: self.cause_kind.clone(),
+                id: self.cause_id.clone(),
+                actor: self.cause_actor.clone(),
+            })
     }
 
     pub fn opened_by_others(&self) -> Result<Vec<i64>, DbErr> {
@@ -165,9 +208,9 @@ pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(
     let sql = "update members set version = $1, plans = $2, erased = $3, cause_kind = $4,
             cause_id = $5, received_at = $6, decided_at = $7, traceparent = $8, pending = $9,
             background = $10, retry_at = $11, answered_version = $12, applied_seq = $13,
-            failure = $14, held_by = $15, updated_at = $16
-        where gym_id = $17 and member_id = $18";
-    let values: [Value; 18] = [
+            failure = $14, held_by = $15, updated_at = $16, cause_actor = $17, look_cause = $18
+        where gym_id = $19 and member_id = $20";
+    let values: [Value; 20] = [
         member.version.into(),
         member.plans.clone().into(),
         member.erased.into(),
@@ -184,6 +227,8 @@ pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(
         member.failure.clone().into(),
         member.held_by.clone().into(),
         member.updated_at.into(),
+        member.cause_actor.clone().into(),
+        member.look_cause.clone().into(),
         member.gym_id.clone().into(),
         member.member_id.clone().into(),
     ];
@@ -268,11 +313,13 @@ pub async fn version<C: ConnectionTrait>(
         .await
 }
 
-/// Marks members as having work to do, without regard to earlier failures.
+/// Marks members as having work to do, without regard to earlier failures. Work that waits already
+/// keeps its own cause.
 pub async fn mark_pending<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     members: &[String],
+    cause: &Cause,
     approved: bool,
     now: i64,
 ) -> Result<(), DbErr> {
@@ -288,6 +335,7 @@ pub async fn mark_pending<C: ConnectionTrait>(
         Entity::update_many()
             .col_expr(Column::Pending, Expr::value(true))
             .col_expr(Column::Background, Expr::value(true))
+            .col_expr(Column::LookCause, Expr::value(cause.stored()))
             .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
             .col_expr(Column::UpdatedAt, Expr::value(now))
             .filter(Column::GymId.eq(gym))

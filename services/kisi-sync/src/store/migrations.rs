@@ -5,12 +5,20 @@ use sea_orm_migration::schema::{
     big_integer, big_integer_null, binary, boolean, string, string_null, text,
 };
 
+mod audit;
+#[cfg(test)]
+mod tests;
+
 pub struct Migrator;
 
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First), Box::new(GrantsOfMember)]
+        vec![
+            Box::new(First),
+            Box::new(GrantsOfMember),
+            Box::new(audit::Audit),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -90,6 +90,11 @@ impl Stage {
         }
     }
 
+    /// Where the tables are.
+    pub fn database_url(&self) -> String {
+        self.database_url.clone()
+    }
+
     /// The usual flags, these besides, on a gRPC port.
     fn arguments(&self, grpc: u16, more: &[(&str, &str)]) -> Vec<String> {
         let mut flags: Vec<(String, String)> = [
