@@ -25,6 +25,7 @@ use crate::store::members;
 const MOST_STEPS: u32 = 60;
 
 mod attempt;
+mod forget;
 mod grant;
 mod look;
 mod pause;

@@ -21,12 +21,13 @@ use service_runtime::identity::grpc::caller_of;
 use tonic::{Request, Response, Status};
 
 use crate::desired::is_id;
+use crate::devices::Phones;
 use crate::ownership::Owner;
 use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::store::{integrations, members};
 use crate::worker::{Job, Urgency};
-use crate::{refusal, timeline, unlock};
+use crate::{devices, refusal, timeline, unlock};
 
 const FORWARDED: &str = "x-gymflow-forwarded";
 /// A set-up call pages through Kisi at the pace of the key.
@@ -376,30 +377,45 @@ impl KisiSyncService for KisiSync {
 
     async fn enrol_device(
         &self,
-        _: Request<access::EnrolDeviceRequest>,
+        request: Request<access::EnrolDeviceRequest>,
     ) -> Result<Response<access::EnrolDeviceResponse>, Status> {
-        Err(Status::unimplemented(LATER))
+        let gym = at_owner!(self, request, enrol_device);
+        let actor = caller_of(&request)?.actor();
+        let member = &request.get_ref().member_id;
+        let phones = Phones::of(&self.shared, &gym, member, &actor).await?;
+        Ok(Response::new(phones.enrol(request.get_ref()).await?))
     }
 
     async fn list_devices(
         &self,
-        _: Request<access::GetAccessStatusRequest>,
+        request: Request<access::GetAccessStatusRequest>,
     ) -> Result<Response<access::ListDevicesResponse>, Status> {
-        Err(Status::unimplemented(LATER))
+        require_gym(&request.get_ref().gym_id)?;
+        let request = request.into_inner();
+        let listed = devices::list(&self.shared, &request.gym_id, &request.member_id).await?;
+        Ok(Response::new(listed))
     }
 
     async fn make_primary(
         &self,
-        _: Request<access::DeviceRequest>,
+        request: Request<access::DeviceRequest>,
     ) -> Result<Response<access::Device>, Status> {
-        Err(Status::unimplemented(LATER))
+        let gym = at_owner!(self, request, make_primary);
+        let actor = caller_of(&request)?.actor();
+        let member = &request.get_ref().member_id;
+        let phones = Phones::of(&self.shared, &gym, member, &actor).await?;
+        Ok(Response::new(phones.make_primary(request.get_ref()).await?))
     }
 
     async fn reset_devices(
         &self,
-        _: Request<access::GetAccessStatusRequest>,
+        request: Request<access::GetAccessStatusRequest>,
     ) -> Result<Response<access::ListDevicesResponse>, Status> {
-        Err(Status::unimplemented(LATER))
+        let gym = at_owner!(self, request, reset_devices);
+        let actor = caller_of(&request)?.actor();
+        let member = &request.get_ref().member_id;
+        let phones = Phones::of(&self.shared, &gym, member, &actor).await?;
+        Ok(Response::new(phones.reset().await?))
     }
 
     async fn get_timeline(

@@ -20,6 +20,7 @@ pub mod observe;
 pub mod reconcile;
 pub mod schedule;
 
+mod devices;
 pub mod grpc;
 mod key_check;
 mod refusal;

@@ -5,6 +5,7 @@
 
 pub mod applied_grants;
 pub mod audit;
+pub mod devices;
 pub mod held_plans;
 pub mod integrations;
 pub mod leases;

@@ -3,7 +3,7 @@
 //! A user is ours when its metadata says so, which only we write. A duplicate answer is expected
 //! and settled by searching again, and so is a lost one.
 
-use kisi_client::model::{AppliesToType, AssignmentFilter, Metadata, NewUser, User, UserPatch};
+use kisi_client::model::{Metadata, NewUser, User, UserPatch};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
@@ -11,7 +11,7 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
-use crate::store::{member_logins, members};
+use crate::store::members;
 
 const METADATA: &str = "gymflow_member_id";
 
@@ -74,7 +74,7 @@ impl Engine {
     }
 
     /// The one user with exactly this e-mail.
-    async fn search(
+    pub(super) async fn search(
         &self,
         attempt: &mut Attempt,
         lane: Lane,
@@ -140,99 +140,6 @@ impl Engine {
         attempt.snapshot.member.kisi_user_id = None;
         attempt.changes.push(Change::Person);
         Err(CONFLICT)
-    }
-
-    /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
-    /// other gym of the organization has a member behind it.
-    pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
-            return Ok(());
-        }
-        if attempt.snapshot.member.kisi_user_id.is_none() {
-            self.find_erased(attempt).await?;
-        }
-        let member = &attempt.snapshot.member;
-        if let Some(user) = member.kisi_user_id.filter(|_| member.kisi_user_ours)
-            && self.may_be_deleted(attempt, user).await?
-        {
-            self.write(attempt).await?;
-            let turn = self.turn(attempt, Lane::Grant).await?;
-            attempt.sends(self.shared.now());
-            match self.kisi.delete_user(turn.into(), user).await {
-                Ok(_) => {
-                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
-                    attempt.did(entry.object(user), self.shared.now());
-                }
-                Err(error) if error.is_unprocessable() => {}
-                Err(error) => return Err(Trouble::of(error)),
-            }
-        }
-        self.forget(attempt).await
-    }
-
-    /// A user whom we made, and whose answer was lost, is found by the e-mail.
-    async fn find_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let id = attempt.snapshot.member.member_id.clone();
-        let asked = self.shared.directory.find_erased(&self.gym, &id).await;
-        let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
-        let Some(person) = person else {
-            return Ok(());
-        };
-        let found = match self.search(attempt, Lane::Grant, &person.email).await {
-            // One of two is not known to be ours.
-            Err(Trouble::Refused { .. }) => None,
-            found => found?,
-        };
-        let key = metadata_key(&self.gym);
-        let is_theirs = |user: &User| {
-            user.metadata.get(&key).and_then(|held| held.as_str()) == Some(id.as_str())
-        };
-        if let Some(user) = found.filter(is_theirs) {
-            attempt.snapshot.member.kisi_user_id = Some(user.id);
-            attempt.snapshot.member.kisi_user_ours = true;
-            attempt.changes.push(Change::Person);
-        }
-        Ok(())
-    }
-
-    /// Nothing of an erased member is left at Kisi: nothing is kept here either.
-    pub(crate) async fn forget(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let held = &mut attempt.snapshot.member;
-        held.kisi_user_id = None;
-        held.kisi_user_ours = false;
-        held.looked = false;
-        held.conflict = None;
-        held.opened_by_others = "[]".to_owned();
-        let key = (held.gym_id.clone(), held.member_id.clone());
-        member_logins::Entity::delete_by_id(key)
-            .exec(&self.shared.db)
-            .await?;
-        attempt.changes.push(Change::Person);
-        attempt.outcome.failure = None;
-        attempt.outcome.erased = true;
-        Ok(())
-    }
-
-    async fn may_be_deleted(&self, attempt: &mut Attempt, user: i64) -> Result<bool, Trouble> {
-        let elsewhere = members::Entity::find()
-            .filter(members::Column::GymId.ne(&self.gym))
-            .filter(members::Column::KisiUserId.eq(user))
-            .one(&self.shared.db)
-            .await?;
-        if elsewhere.is_some() {
-            return Ok(false);
-        }
-        attempt.outcome.requests += 1;
-        let rights = self
-            .kisi
-            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user))
-            .await;
-        let rights = rights.map_err(Trouble::of)?;
-        Ok(rights.complete
-            && rights
-                .items
-                .iter()
-                .all(|right| right.applies_to_type == AppliesToType::Group))
     }
 }
 

@@ -6,6 +6,7 @@ use sea_orm_migration::schema::{
 };
 
 mod audit;
+mod devices;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(First),
             Box::new(GrantsOfMember),
             Box::new(audit::Audit),
+            Box::new(devices::Devices),
         ]
     }
 

@@ -135,6 +135,32 @@ impl Kisi {
         state.world.users.keys().copied().collect()
     }
 
+    /// The device logins of the user with this e-mail, in the order they were made.
+    pub fn logins(&self, email: &str) -> Vec<i64> {
+        let state = self.simulator.shared().lock();
+        let users = state.world.users.values();
+        let users: Vec<i64> = users.filter(|u| u.email == email).map(|u| u.id).collect();
+        let logins = state.world.logins.values();
+        let of_user = logins.filter(|login| users.contains(&login.user_id));
+        of_user.map(|login| login.id).collect()
+    }
+
+    pub fn secret_of(&self, login: i64) -> String {
+        self.simulator.shared().lock().world.logins[&login]
+            .secret
+            .clone()
+    }
+
+    pub fn emails_of_users(&self) -> Vec<String> {
+        let state = self.simulator.shared().lock();
+        state
+            .world
+            .users
+            .values()
+            .map(|user| user.email.clone())
+            .collect()
+    }
+
     /// Gives a right as the key's owner does in Kisi's pages, which nothing tells from ours.
     pub async fn add_by_hand(&self, email: &str, group: i64) -> i64 {
         let change = json!({ "action": "add_assignment", "group_id": group, "email": email });

@@ -5,6 +5,7 @@
 
 mod audit;
 mod brake;
+mod devices;
 mod drift;
 mod harness;
 mod kisi;

@@ -1,0 +1,130 @@
+//! Forgetting an erased member: rights are gone by now; then the user, if it is ours, or at least
+//! the logins that we made for her.
+
+use kisi_client::model::{AppliesToType, AssignmentFilter, User};
+use kisi_client::{KisiRead, KisiWrite, Lane};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use super::person::metadata_key;
+use super::{Attempt, Engine};
+use crate::audit::Entry;
+use crate::error::Trouble;
+use crate::record::Change;
+use crate::store::{devices, member_logins, members};
+
+impl Engine {
+    /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
+    /// other gym of the organization has a member behind it.
+    pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
+            return Ok(());
+        }
+        if attempt.snapshot.member.kisi_user_id.is_none() {
+            self.find_erased(attempt).await?;
+        }
+        let member = &attempt.snapshot.member;
+        if let Some(user) = member.kisi_user_id.filter(|_| member.kisi_user_ours)
+            && self.may_be_deleted(attempt, user).await?
+        {
+            self.write(attempt).await?;
+            let turn = self.turn(attempt, Lane::Grant).await?;
+            attempt.sends(self.shared.now());
+            match self.kisi.delete_user(turn.into(), user).await {
+                Ok(_) => {
+                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
+                    attempt.did(entry.object(user), self.shared.now());
+                    return self.forget(attempt).await;
+                }
+                Err(error) if error.is_unprocessable() => {}
+                Err(error) => return Err(Trouble::of(error)),
+            }
+        }
+        self.withdraw_logins(attempt).await?;
+        self.forget(attempt).await
+    }
+
+    /// Logins go with their user; those of a user who stays are taken back one by one.
+    async fn withdraw_logins(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let member = attempt.snapshot.member.member_id.clone();
+        let mut logins = devices::logins(&self.shared.db, &self.gym, &member).await?;
+        let own = member_logins::Entity::find_by_id((self.gym.clone(), member.clone()))
+            .one(&self.shared.db)
+            .await?;
+        logins.extend(own.map(|row| row.login_id));
+        for login in logins {
+            let turn = self.turn(attempt, Lane::Grant).await?;
+            attempt.sends(self.shared.now());
+            let gone = self.kisi.delete_login(turn.into(), login).await;
+            gone.map_err(Trouble::of)?;
+            let entry = Entry::new("device_withdrawn").request("DELETE /logins/{id}", &[]);
+            attempt.did(entry.object(login).detail("erasure"), self.shared.now());
+        }
+        Ok(())
+    }
+
+    /// A user whom we made, and whose answer was lost, is found by the e-mail.
+    async fn find_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let id = attempt.snapshot.member.member_id.clone();
+        let asked = self.shared.directory.find_erased(&self.gym, &id).await;
+        let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
+        let Some(person) = person else {
+            return Ok(());
+        };
+        let found = match self.search(attempt, Lane::Grant, &person.email).await {
+            // One of two is not known to be ours.
+            Err(Trouble::Refused { .. }) => None,
+            found => found?,
+        };
+        let key = metadata_key(&self.gym);
+        let is_theirs = |user: &User| {
+            user.metadata.get(&key).and_then(|held| held.as_str()) == Some(id.as_str())
+        };
+        if let Some(user) = found.filter(is_theirs) {
+            attempt.snapshot.member.kisi_user_id = Some(user.id);
+            attempt.snapshot.member.kisi_user_ours = true;
+            attempt.changes.push(Change::Person);
+        }
+        Ok(())
+    }
+
+    /// Nothing of an erased member is left at Kisi: nothing is kept here either.
+    pub(crate) async fn forget(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let held = &mut attempt.snapshot.member;
+        held.kisi_user_id = None;
+        held.kisi_user_ours = false;
+        held.looked = false;
+        held.conflict = None;
+        held.opened_by_others = "[]".to_owned();
+        let key = (held.gym_id.clone(), held.member_id.clone());
+        devices::remove_all(&self.shared.db, &key.0, &key.1).await?;
+        member_logins::Entity::delete_by_id(key)
+            .exec(&self.shared.db)
+            .await?;
+        attempt.changes.push(Change::Person);
+        attempt.outcome.failure = None;
+        attempt.outcome.erased = true;
+        Ok(())
+    }
+
+    async fn may_be_deleted(&self, attempt: &mut Attempt, user: i64) -> Result<bool, Trouble> {
+        let elsewhere = members::Entity::find()
+            .filter(members::Column::GymId.ne(&self.gym))
+            .filter(members::Column::KisiUserId.eq(user))
+            .one(&self.shared.db)
+            .await?;
+        if elsewhere.is_some() {
+            return Ok(false);
+        }
+        attempt.outcome.requests += 1;
+        let rights = self
+            .kisi
+            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user))
+            .await;
+        let rights = rights.map_err(Trouble::of)?;
+        Ok(rights.complete
+            && rights
+                .items
+                .iter()
+                .all(|right| right.applies_to_type == AppliesToType::Group))
+    }
+}
