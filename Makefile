@@ -42,10 +42,11 @@ test: tools lint ## Everything a change must pass, on a fresh machine
 	cargo test --workspace --doc --locked
 
 .PHONY: soak
-soak: tools ## Storms of webhooks and erasures over killed processes at full length, and power cuts
+soak: tools ## Storms of webhooks and erasures over killed processes, power cuts and random histories at full length
 	$(BUILD)
 	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
-		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure::
+	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} \
+		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: model::
 
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or some FUZZ_TARGETS (needs nightly)

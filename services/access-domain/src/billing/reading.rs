@@ -15,14 +15,13 @@ use jiff::Timestamp;
 
 use super::{BillingEventKind as Kind, EventId, Fact, PaymentId, ProviderId};
 
-/// What the debt asks for in all: what is said of it, else the most that failed to be collected.
+/// What the debt asks for in all: what is said of it, else the most that failed to be collected,
+/// else the most that was taken back.
 pub(super) fn due(facts: &[&Fact]) -> Option<i64> {
+    let most = |kind| of(facts, kind).filter_map(|fact| fact.amount_minor).max();
     let said = facts.iter().filter_map(|fact| fact.amount_due_minor).max();
-    said.or_else(|| {
-        of(facts, Kind::PaymentFailed)
-            .filter_map(|fact| fact.amount_minor)
-            .max()
-    })
+    said.or_else(|| most(Kind::PaymentFailed))
+        .or_else(|| most(Kind::PaymentReversed))
 }
 
 fn of<'a>(facts: &[&'a Fact], kind: Kind) -> impl Iterator<Item = &'a Fact> {

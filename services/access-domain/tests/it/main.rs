@@ -2,6 +2,8 @@
 
 mod build;
 mod debts;
+mod desk;
 mod entitlements;
+mod model;
 mod plans;
 mod properties;
