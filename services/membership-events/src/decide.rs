@@ -82,6 +82,9 @@ pub async fn decide(
     }
     let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
     let (rules, held) = facts_about(db, gym, members).await?;
+    if matches!(cause, CauseOf::BillingEvent { .. }) {
+        ask_to_forget_again(db, gym, &people, &held).await?;
+    }
     let now = now();
     let mut decisions = Vec::with_capacity(people.len());
     for row in people.iter().filter(|row| !row.erased) {
@@ -108,6 +111,29 @@ pub async fn decide(
         });
     }
     Ok(decisions)
+}
+
+/// What a provider says of somebody who was erased has to be forgotten too.
+async fn ask_to_forget_again(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    people: &[members::Model],
+    held: &[MembershipFacts],
+) -> Result<(), StoreError> {
+    let erased: Vec<MemberId> = people
+        .iter()
+        .filter(|row| row.erased)
+        .map(|row| row.member_id.0.clone())
+        // It is said of the one who pays.
+        .filter(|member| {
+            held.iter()
+                .any(|facts| facts.membership.payer() == Some(member))
+        })
+        .collect();
+    if erased.is_empty() {
+        return Ok(());
+    }
+    store::erasures::reopen(db, gym, &erased).await
 }
 
 /// All that decides about one member now.

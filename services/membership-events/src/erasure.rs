@@ -5,7 +5,8 @@
 //! process that dies in between leaves it to the next look. The row itself stays, as the proof that
 //! it was done; it says when and on whose word, and not who it was.
 //! Until the doors have answered, name and e-mail are kept, because removing a person there can
-//! take them. Facts stay without what is personal in them: debts of others may hang on them.
+//! take them. Facts stay without what is personal in them: debts of others may hang on them. What a
+//! provider says of the person later is taken in as a fact, and opens the erasure again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -141,10 +142,15 @@ async fn go_on(decisions: &Decisions, bus: &Bus, row: &erasures::Model) -> Resul
         let now = decisions.now();
         store::erasures::set_answered(decisions.store().reads(), row, now).await?;
     }
-    let facts = forget_in_tables(decisions, gym, member).await?;
-    forget_on_streams(bus, row, &facts).await?;
-    let now = decisions.now();
-    store::erasures::set_purged(decisions.store().reads(), row, now).await?;
+    let mut forgotten = forget_in_tables(decisions, row, false).await?;
+    loop {
+        forget_on_streams(bus, row, &forgotten.facts).await?;
+        // A provider may have said more meanwhile.
+        forgotten = forget_in_tables(decisions, row, true).await?;
+        if !forgotten.anything {
+            break;
+        }
+    }
     info!(gym.id = %gym, member.id = %member, "Member {member} of gym {gym} is erased");
     Ok(())
 }
@@ -167,12 +173,22 @@ async fn is_answered(bus: &Bus, row: &erasures::Model) -> Result<bool, StepError
         .is_some_and(|last| last.erased))
 }
 
-/// Takes the person out of the tables, and answers the billing events that were about it.
+/// What was taken out of the tables.
+struct Forgotten {
+    /// The billing events that are about the person.
+    facts: Vec<billing_events::Model>,
+    /// Something personal was in one of them.
+    anything: bool,
+}
+
+/// Takes the person out of the tables. With `streams_are_clean` and nothing left to take the
+/// erasure is done, in the same transaction: a billing event that comes after it opens it again.
 async fn forget_in_tables(
     decisions: &Decisions,
-    gym: &GymId,
-    member: &MemberId,
-) -> Result<Vec<billing_events::Model>, StepError> {
+    row: &erasures::Model,
+    streams_are_clean: bool,
+) -> Result<Forgotten, StepError> {
+    let (gym, member) = (&row.gym_id.0, &row.member_id.0);
     let once = || async {
         let txn = decisions.store().begin().await?;
         let one = BTreeSet::from([member.clone()]);
@@ -187,6 +203,7 @@ async fn forget_in_tables(
             }
         }
         let facts = store::billing::list_of_memberships(&txn, gym, &theirs).await?;
+        let mut anything = false;
         for fact in &facts {
             let mut event: BillingEvent =
                 serde_json::from_str(&fact.event).map_err(|_| rows::nonsense_event(fact))?;
@@ -195,12 +212,16 @@ async fn forget_in_tables(
             }
             let json = serde_json::to_string(&event).map_err(Error::Json)?;
             store::billing::replace(&txn, &Keys::of_row(fact), &fact.event_id, json).await?;
+            anything = true;
+        }
+        if streams_are_clean && !anything {
+            store::erasures::set_purged(&txn, row, decisions.now()).await?;
         }
         txn.commit().await.map_err(|source| StoreError::Database {
             step: "committing",
             source,
         })?;
-        Ok(facts)
+        Ok(Forgotten { facts, anything })
     };
     Ok(decisions.retrying(once).await?)
 }

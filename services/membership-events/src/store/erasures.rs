@@ -73,6 +73,22 @@ pub async fn set_answered(
     set(db, row, erasures::Column::AnsweredAt, at).await
 }
 
+/// Opens the erasures of these members again, where they were done: more was said of them.
+pub async fn reopen(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    members: &[MemberId],
+) -> Result<(), StoreError> {
+    erasures::Entity::update_many()
+        .filter(erasures::Column::GymId.eq(gym.as_str()))
+        .filter(erasures::Column::MemberId.is_in(members.iter().map(MemberId::as_str)))
+        .col_expr(erasures::Column::PurgedAt, Expr::value(None::<i64>))
+        .exec(db)
+        .await
+        .step("opening an erasure again")
+        .map(drop)
+}
+
 /// Keeps when everything was gone.
 pub async fn set_purged(
     db: &impl ConnectionTrait,

@@ -8,7 +8,7 @@ use event_bus::Envelope;
 use jiff::Timestamp;
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
 
-use crate::world::{GYM, World, invoice, on_both};
+use crate::world::{DEADLINE, GYM, World, invoice, on_both};
 
 /// In everything that is personal and in nothing else.
 const CANARY: &str = "Canary-Yellow";
@@ -54,6 +54,13 @@ on_both! {
         // A second time says the same.
         delete(world, "ann").await;
         world.until_erased("ann").await;
+        // What is said of her later is a fact, and forgotten again.
+        let paid = personal("evt_3", "payment_succeeded", "in_1");
+        world.publish_as(&paid, paid.id()).await;
+        world.until_allowed("bob", true).await;
+        let gone = async || traces(world).await.is_empty();
+        testkit::eventually("no trace is left", DEADLINE, gone).await;
+        assert_eq!(messages(world, "MEMBERSHIP", "membership.v1.iron.ann").await, 1);
     }
 
     async fn an_erasure_that_a_restart_interrupts_is_finished_by_whoever_is_there(world: World) {
@@ -86,12 +93,6 @@ async fn with_canary(world: &mut World) {
     let share = |put: &mut wire::PutMembershipRequest| put.member_ids.push("bob".into());
     world.put_membership("ms", "ann", share).await;
     world.until_allowed("bob", true).await;
-    let personal = |id: &str, kind: &str, invoice_id: &str| {
-        let mut event = invoice(id, kind, invoice_id, "2026-03-10T05:00:00Z");
-        event.payment_url = Some(format!("https://pay.example.com/{CANARY}"));
-        event.metadata.insert("note".into(), CANARY.into());
-        event
-    };
     let failed = personal("evt_1", "payment_failed", "in_1");
     world.publish_as(&failed, failed.id()).await;
     world.until_allowed("bob", false).await;
@@ -131,6 +132,14 @@ async fn with_canary(world: &mut World) {
         .forgive_invoice(forgive)
         .await
         .expect("forgiven");
+}
+
+/// What a provider says of an invoice, with what is personal in it.
+fn personal(id: &str, kind: &str, invoice_id: &str) -> BillingEvent {
+    let mut event = invoice(id, kind, invoice_id, "2026-03-10T05:00:00Z");
+    event.payment_url = Some(format!("https://pay.example.com/{CANARY}"));
+    event.metadata.insert("note".into(), CANARY.into());
+    event
 }
 
 async fn delete(world: &World, member: &str) {

@@ -30,7 +30,7 @@ use tonic::{Request, Status};
 
 pub const GYM: &str = "iron";
 pub const ACCOUNT: &str = "acct_iron";
-const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Runs a test once on SQLite and once on PostgreSQL.
 macro_rules! on_both {
