@@ -3,6 +3,7 @@
 mod build;
 mod debts;
 mod desk;
+mod dunning;
 mod entitlements;
 mod model;
 mod plans;
