@@ -5,14 +5,20 @@ mod integration;
 
 use std::sync::Arc;
 
-use contracts::access::v1::access_service_server::AccessServiceServer;
-use contracts::integration::v1::integration_service_server::IntegrationServiceServer;
+use contracts::access::v1::access_service_server::{self, AccessServiceServer};
+use contracts::integration::v1::integration_service_server::{self, IntegrationServiceServer};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::gateway::Gateway;
 use access::Access;
 use integration::Integration;
+
+/// Their full names.
+pub const SERVICES: [&str; 2] = [
+    access_service_server::SERVICE_NAME,
+    integration_service_server::SERVICE_NAME,
+];
 
 /// Both services. Streams end at `shutdown`.
 pub fn routes(gateway: Arc<Gateway>, shutdown: &CancellationToken) -> Routes {

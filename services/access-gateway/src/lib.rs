@@ -64,6 +64,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         grpc::routes(gateway, &shutdown),
         AuthLayer::any_role(verifier),
         &[contracts::DESCRIPTORS],
+        &grpc::SERVICES,
         &health,
         shutdown.clone(),
     );

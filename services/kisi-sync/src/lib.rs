@@ -149,6 +149,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         routes,
         AuthLayer::services_only(verifier),
         &[contracts::DESCRIPTORS],
+        &[contracts::kisi::v1::kisi_sync_service_server::SERVICE_NAME],
         &health,
         shutdown.clone(),
     );

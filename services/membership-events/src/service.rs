@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::DESCRIPTORS;
-use contracts::membership::v1::membership_service_server::MembershipServiceServer;
+use contracts::membership::v1::membership_service_server::{self, MembershipServiceServer};
 use event_bus::{Bus, BusError, OpenError};
 use service_runtime::clock::{Clock, SystemClock};
 use service_runtime::grpc::GrpcServer;
@@ -175,9 +175,14 @@ impl Service {
         let grpc = Grpc::new(self.decisions, importer);
         let routes = Routes::new(MembershipServiceServer::new(grpc));
         let auth = AuthLayer::services_only(self.verifier);
-        let calls = self
-            .grpc
-            .serve(routes, auth, &[DESCRIPTORS], &self.health, shutdown.clone());
+        let calls = self.grpc.serve(
+            routes,
+            auth,
+            &[DESCRIPTORS],
+            &[membership_service_server::SERVICE_NAME],
+            &self.health,
+            shutdown.clone(),
+        );
         self.serving.set_ready();
         let ended = tokio::try_join!(async { intake.await.map_err(RunError::Consumer) }, async {
             calls.await.map_err(RunError::Serve)

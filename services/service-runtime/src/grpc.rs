@@ -1,9 +1,12 @@
 //! gRPC as every service serves and calls it.
 //!
 //! Serving: the port is bound before anything else, health and reflection stand beside the
-//! service's own, calls are authenticated and traced, and shutdown lets open calls finish.
+//! service's own, calls are authenticated and traced, done whole and answered by their deadlines
+//! (see [`whole`]), and shutdown lets open calls finish.
 //! Calling: a lazy channel (the other side may start later), dead peers noticed by keep-alive, a
 //! time limit on each call, our own token and the trace attached to each.
+
+mod whole;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,6 +29,13 @@ use crate::identity::grpc::AuthLayer;
 use crate::identity::{ACTOR_HEADER, Caller, ServiceToken};
 use crate::trace_context;
 
+/// What stands beside a service's own.
+const BESIDE: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
 /// A bound gRPC server, not serving yet.
 #[derive(Debug)]
 pub struct GrpcServer {
@@ -45,24 +55,30 @@ impl GrpcServer {
     }
 
     /// Serves `routes` (`Routes::new(service).add_service(…)`) until `shutdown`, then lets open
-    /// calls finish. `descriptors` are the encoded file descriptor sets for reflection. gRPC
-    /// health follows `health`.
+    /// calls finish. `names` are the full names of those services: reflection tells them and no
+    /// other of `descriptors`, the encoded file descriptor sets. gRPC health, of the server and of
+    /// each name, follows `health`.
     pub async fn serve(
         self,
         routes: Routes,
         auth: AuthLayer,
         descriptors: &[&'static [u8]],
+        names: &[&'static str],
         health: &Health,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        let mirror = tokio::spawn(mirror_health(health.clone(), reporter));
+        let mirror = tokio::spawn(mirror_health(health.clone(), reporter, names.to_vec()));
         let reflection = || {
             let start = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-            descriptors.iter().fold(start, |builder, set| {
+            let start = descriptors.iter().fold(start, |builder, set| {
                 builder.register_encoded_file_descriptor_set(set)
-            })
+            });
+            names
+                .iter()
+                .chain(&BESIDE)
+                .fold(start, |builder, name| builder.with_service_name(*name))
         };
         let routes = routes
             .add_service(health_service)
@@ -82,6 +98,7 @@ impl GrpcServer {
                 let _ = span.set_parent(trace_context::extract(request.headers()));
                 span
             })
+            .layer(whole::WholeCalls)
             .layer(auth)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
@@ -92,7 +109,11 @@ impl GrpcServer {
     }
 }
 
-async fn mirror_health(health: Health, reporter: tonic_health::server::HealthReporter) {
+async fn mirror_health(
+    health: Health,
+    reporter: tonic_health::server::HealthReporter,
+    names: Vec<&'static str>,
+) {
     let mut changes = tokio_stream::wrappers::WatchStream::new(health.changes());
     while let Some(conditions) = changes.next().await {
         let status = if conditions.values().all(Option::is_none) {
@@ -100,7 +121,9 @@ async fn mirror_health(health: Health, reporter: tonic_health::server::HealthRep
         } else {
             ServingStatus::NotServing
         };
-        reporter.set_service_status("", status).await;
+        for name in std::iter::once("").chain(names.iter().copied()) {
+            reporter.set_service_status(name, status).await;
+        }
     }
 }
 

@@ -24,6 +24,8 @@ struct Served {
     task: tokio::task::JoinHandle<()>,
 }
 
+const NAME: &str = "test.v1.Test";
+
 /// A service of a name that is not open to everybody. It has no message to answer with, so it
 /// tells the caller's actor in a status.
 fn stand_in() -> axum::Router {
@@ -47,7 +49,7 @@ async fn served() -> Served {
     let stop = shutdown.clone();
     let task = tokio::spawn(async move {
         server
-            .serve(Routes::from(stand_in()), auth, &[], &health, stop)
+            .serve(Routes::from(stand_in()), auth, &[], &[NAME], &health, stop)
             .await
             .unwrap();
     });
@@ -119,19 +121,26 @@ async fn only_services_get_in_and_their_actor_is_kept() {
 async fn health_needs_no_token_and_follows_readiness() {
     let served = served().await;
     let mut client = HealthClient::new(channel("TEST_URL", &served.url, LIMIT).unwrap());
-    let mut status = async || {
-        let request = HealthCheckRequest::default();
-        client.check(request).await.unwrap().into_inner().status
+    let mut status = async |service: &str| {
+        let service = service.to_owned();
+        let answer = client.check(HealthCheckRequest { service }).await;
+        answer.map(|answer| answer.into_inner().status)
     };
-    eventually("it is not ready", LIMIT, async || {
-        status().await == ServingStatus::NotServing as i32
-    })
-    .await;
+    for name in ["", NAME] {
+        eventually("it is not ready", LIMIT, async || {
+            status(name).await.ok() == Some(ServingStatus::NotServing as i32)
+        })
+        .await;
+    }
     served.condition.set_ready();
-    eventually("it is ready", LIMIT, async || {
-        status().await == ServingStatus::Serving as i32
-    })
-    .await;
+    for name in ["", NAME] {
+        eventually("it is ready", LIMIT, async || {
+            status(name).await.ok() == Some(ServingStatus::Serving as i32)
+        })
+        .await;
+    }
+    let unknown = status("test.v1.Other").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
 }
 
 #[tokio::test]
