@@ -12,6 +12,7 @@ use contracts::wire;
 
 use crate::decide;
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::requests::{ForgiveInvoice, RecordPayment};
 use crate::store;
 use crate::store::billing::Keys;
@@ -48,7 +49,10 @@ async fn record_payment_once(
         && !currency.eq_ignore_ascii_case(&payment.currency)
         && !is_held(&unit, &payment.gym, payment.payment.as_str()).await?
     {
-        return Err(Error::Refused(format!("the invoice is in {currency}")));
+        let problem = format!("the invoice is in {currency}");
+        let mut fields = Fields::new();
+        fields.fault("currency", &problem);
+        return Err(fields.into_refusal(&problem).into());
     }
     let mut event = staff_event(
         &payment.gym,

@@ -8,13 +8,16 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use access_domain::ids::InvalidId;
+use access_domain::ids::{InvalidId, ProviderId};
 use contracts::wire;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tonic::{Code, Status};
 use tonic_types::{BadRequest, ErrorDetails, FieldViolation, StatusExt};
+
+/// Whose events and references there are.
+const PROVIDERS: [&str; 3] = ["stripe", "gocardless", "standard"];
 
 /// An id newtype of the domain.
 pub trait Id: Sized {
@@ -83,9 +86,18 @@ impl Fields {
 
     /// `NOT_FOUND`, with the fields that name what is not known.
     pub fn into_not_found(self, message: &str) -> Status {
+        self.with_code(Code::NotFound, message)
+    }
+
+    /// `FAILED_PRECONDITION`, with the fields that contradict what is held.
+    pub fn into_refusal(self, message: &str) -> Status {
+        self.with_code(Code::FailedPrecondition, message)
+    }
+
+    fn with_code(self, code: Code, message: &str) -> Status {
         let mut details = ErrorDetails::new();
         details.set_bad_request(BadRequest::new(self.violations).field_violations);
-        Status::with_error_details(Code::NotFound, message, details)
+        Status::with_error_details(code, message, details)
     }
 
     /// `INVALID_ARGUMENT`, with all that was named.
@@ -95,9 +107,7 @@ impl Fields {
             "The request is not valid: {}.",
             names.into_iter().collect::<Vec<_>>().join(", ")
         );
-        let mut details = ErrorDetails::new();
-        details.set_bad_request(BadRequest::new(self.violations).field_violations);
-        Status::with_error_details(Code::InvalidArgument, message, details)
+        self.with_code(Code::InvalidArgument, &message)
     }
 
     /// An id.
@@ -230,8 +240,22 @@ impl Fields {
         Some(currency.to_ascii_uppercase())
     }
 
+    /// One of the payment providers there are.
+    pub fn provider(&mut self, field: &str, provider: &str) -> Option<ProviderId> {
+        if !PROVIDERS.contains(&provider) {
+            self.fault(field, format!("must be one of {}", PROVIDERS.join(", ")));
+            return None;
+        }
+        self.id(field, provider)
+    }
+
     /// Text for people, of a bounded length.
     pub fn text(&mut self, field: &str, text: &str, at_most: usize) -> Option<String> {
+        // PostgreSQL has no form for it.
+        if text.contains('\0') {
+            self.fault(field, "text without U+0000 is expected");
+            return None;
+        }
         if text.chars().count() > at_most {
             self.fault(field, format!("at most {at_most} letters are expected"));
             return None;

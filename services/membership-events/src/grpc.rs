@@ -11,10 +11,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::paging::{self, Page};
+use crate::member_mask::MemberMask;
+use crate::paging::{self, List, Page};
 use crate::requests::{
-    CancelMembership, ForgiveInvoice, LinkBilling, PauseMembership, PutGym, PutMember,
-    PutMembership, PutOverride, RecordPayment, RequestResume, ResumeMembership,
+    CancelMembership, ClearOverride, ForgiveInvoice, LinkBilling, PauseMembership, PutGym,
+    PutMember, PutMembership, PutOverride, RecordPayment, RequestResume, ResumeMembership,
 };
 use crate::roster::{self, Importer};
 use crate::unit::Decisions;
@@ -36,6 +37,13 @@ impl Grpc {
             importer,
         }
     }
+
+    /// Looks that a gym is known, where a list came out empty.
+    async fn check_known(&self, gym: &GymId) -> Result<(), Status> {
+        reads::check_known(self.decisions.store(), gym)
+            .await
+            .map_err(Error::into_status)
+    }
 }
 
 /// Who calls which RPC, and the message.
@@ -46,6 +54,17 @@ fn opened<T>(request: Request<T>, rpc: &'static str) -> Result<(By, T), Status> 
         actor: caller.actor(),
     };
     Ok((by, request.into_inner()))
+}
+
+/// Whom the caller names as the one who decided it; nobody is the caller.
+fn decided(by: By, actor: &str) -> By {
+    match actor {
+        "" => by,
+        actor => By {
+            actor: actor.to_owned(),
+            ..by
+        },
+    }
 }
 
 fn answer(outcome: Result<Outcome, Error>) -> Result<Response<wire::WriteOutcome>, Status> {
@@ -152,6 +171,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "ForgiveInvoice")?;
         let forgive = ForgiveInvoice::try_from(request)?;
+        let by = decided(by, &forgive.actor);
         answer(desk::forgive_invoice(&self.decisions, &by, forgive).await)
     }
 
@@ -161,6 +181,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "PutOverride")?;
         let put = PutOverride::parse(request, self.decisions.now())?;
+        let by = decided(by, &put.actor);
         answer(people::put_override(&self.decisions, &by, put).await)
     }
 
@@ -169,26 +190,27 @@ impl MembershipService for Grpc {
         request: Request<wire::ClearOverrideRequest>,
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "ClearOverride")?;
-        let mut fields = Fields::new();
-        let gym = fields.id("gym_id", &request.gym_id);
-        let member = fields.id("member_id", &request.member_id);
-        let id = fields.id("override_id", &request.override_id);
-        let (gym, member, id) = fields.check((|| Some((gym?, member?, id?)))())?;
-        answer(people::clear_override(&self.decisions, &by, &gym, &member, &id).await)
+        let clear = ClearOverride::try_from(request)?;
+        let by = decided(by, &clear.actor);
+        answer(people::clear_override(&self.decisions, &by, &clear).await)
     }
 
     async fn get_member(&self, request: Request<wire::GetMemberRequest>) -> Answer<wire::Member> {
         let request = request.into_inner();
-        let (gym, member) = gym_and_member(&request.gym_id, &request.member_id)?;
-        let mask = request.read_mask.filter(|mask| !mask.paths.is_empty());
-        let with_invoices = mask
-            .as_ref()
-            .is_none_or(|mask| mask.paths.iter().any(|path| path == "open_invoices"));
-        let found = reads::member(self.decisions.store(), &gym, &member, with_invoices)
+        let mut fields = Fields::new();
+        let gym: Option<GymId> = fields.id("gym_id", &request.gym_id);
+        let member: Option<MemberId> = fields.id("member_id", &request.member_id);
+        let mask = MemberMask::parse(&mut fields, request.read_mask);
+        let (gym, member) = fields.check(gym.zip(member))?;
+        let store = self.decisions.store();
+        let found = reads::member(store, &gym, &member, mask.has("open_invoices"))
             .await
-            .map_err(Error::into_status)?
-            .ok_or_else(|| Status::not_found("the member is not known"))?;
-        masked(found, mask.as_ref()).map(Response::new)
+            .map_err(Error::into_status)?;
+        let Some(found) = found else {
+            self.check_known(&gym).await?;
+            return Err(Error::Unknown("member").into_status());
+        };
+        Ok(Response::new(mask.shown(found)))
     }
 
     async fn list_members(
@@ -204,27 +226,34 @@ impl MembershipService for Grpc {
         if !request.reason.is_empty() {
             let _: Option<Reason> = fields.word("reason", &request.reason);
         }
-        let page = Page::parse(
-            &mut fields,
-            request.page_size,
-            &request.page_token,
-            100,
-            500,
-        );
-        let (gym, page) = fields.check(gym.zip(page))?;
+        let query = fields.text("query", &request.query, 254);
+        let of = [
+            "ListMembers",
+            &request.gym_id,
+            &request.query,
+            &request.status,
+            &request.reason,
+        ];
+        let (size, token) = (request.page_size, &request.page_token);
+        let page = Page::parse(&mut fields, List(&of), size, token, 100, 500);
+        let (gym, query, page) = fields.check((|| Some((gym?, query?, page?)))())?;
+        let next_token = |position: String| List(&of).token(&position);
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let filter = reads::Filter {
-            query: given(request.query),
-            status: given(request.status),
-            reason: given(request.reason),
+            query: given(query),
+            status: given(request.status.clone()),
+            reason: given(request.reason.clone()),
         };
-        let (members, next) =
-            reads::list(self.decisions.store(), &gym, &filter, page.after, page.size)
-                .await
-                .map_err(Error::into_status)?;
+        let store = self.decisions.store();
+        let (members, next) = reads::list(store, &gym, &filter, page.after, page.size)
+            .await
+            .map_err(Error::into_status)?;
+        if members.is_empty() {
+            self.check_known(&gym).await?;
+        }
         Ok(Response::new(wire::ListMembersResponse {
             members,
-            next_page_token: next.map(|id| paging::token(&id)).unwrap_or_default(),
+            next_page_token: next.map(next_token).unwrap_or_default(),
         }))
     }
 
@@ -235,13 +264,9 @@ impl MembershipService for Grpc {
         let request = request.into_inner();
         let mut fields = Fields::new();
         let gym: Option<GymId> = fields.id("gym_id", &request.gym_id);
-        let page = Page::parse(
-            &mut fields,
-            request.page_size,
-            &request.page_token,
-            5_000,
-            10_000,
-        );
+        let of = ["ListMemberVersions", &request.gym_id];
+        let (size, token) = (request.page_size, &request.page_token);
+        let page = Page::parse(&mut fields, List(&of), size, token, 5_000, 10_000);
         let (gym, page) = fields.check(gym.zip(page))?;
         let after = page.after.unwrap_or_default();
         let db = self.decisions.store().reads();
@@ -257,8 +282,11 @@ impl MembershipService for Grpc {
                 version,
             })
             .collect();
+        if members.is_empty() {
+            self.check_known(&gym).await?;
+        }
         let next_page_token = match members.last() {
-            Some(last) if more => paging::token(&last.member_id),
+            Some(last) if more => List(&of).token(&last.member_id),
             _ => String::new(),
         };
         Ok(Response::new(wire::ListMemberVersionsResponse {
@@ -325,24 +353,11 @@ impl MembershipService for Grpc {
         } else {
             fields.id("gym_id", &request.gym_id).map(Some)
         };
-        let page = Page::parse(
-            &mut fields,
-            request.page_size,
-            &request.page_token,
-            100,
-            500,
-        );
-        let after = match page.as_ref().and_then(|page| page.after.as_deref()) {
-            None => Some(None),
-            Some(text) => {
-                let position = paging::parked_position(text);
-                if position.is_none() {
-                    fields.fault("page_token", "a token of an earlier answer is expected");
-                }
-                position.map(Some)
-            }
-        };
-        let (gym, page, after) = fields.check((|| Some((gym?, page?, after?)))())?;
+        let of = ["ListUnmatchedBilling", &request.gym_id];
+        let (size, token) = (request.page_size, &request.page_token);
+        let page = Page::parse(&mut fields, List(&of), size, token, 100, 500);
+        let (gym, page) = fields.check(gym.zip(page))?;
+        let after = page.after.as_deref().and_then(paging::parked_at);
         let mut events = reads::list_unmatched(
             self.decisions.store(),
             gym.as_ref(),
@@ -351,10 +366,13 @@ impl MembershipService for Grpc {
         )
         .await
         .map_err(Error::into_status)?;
+        if let Some(gym) = gym.filter(|_| events.is_empty()) {
+            self.check_known(&gym).await?;
+        }
         let more = events.len() > page.size;
         events.truncate(page.size);
         let next_page_token = match events.last() {
-            Some(last) if more => paging::parked_token(last),
+            Some(last) if more => List(&of).token(&paging::parked_position(last)),
             _ => String::new(),
         };
         Ok(Response::new(wire::ListUnmatchedBillingResponse {
@@ -367,11 +385,9 @@ impl MembershipService for Grpc {
         &self,
         request: Request<wire::LinkBillingRequest>,
     ) -> Answer<wire::WriteOutcome> {
-        let (mut by, request) = opened(request, "LinkBilling")?;
+        let (by, request) = opened(request, "LinkBilling")?;
         let link = LinkBilling::try_from(request)?;
-        if !link.actor.is_empty() {
-            by.actor.clone_from(&link.actor);
-        }
+        let by = decided(by, &link.actor);
         answer(by_hand::link_billing(&self.decisions, &by, link).await)
     }
 }
@@ -381,33 +397,4 @@ fn gym_and_member(gym: &str, member: &str) -> Result<(GymId, MemberId), Status> 
     let gym = fields.id("gym_id", gym);
     let member = fields.id("member_id", member);
     fields.check(gym.zip(member))
-}
-
-/// Leaves only what the mask names; ids are always there.
-fn masked(
-    member: wire::Member,
-    mask: Option<&pbjson_types::FieldMask>,
-) -> Result<wire::Member, Status> {
-    let Some(mask) = mask else {
-        return Ok(member);
-    };
-    let mut shown = wire::Member {
-        gym_id: member.gym_id,
-        member_id: member.member_id,
-        ..wire::Member::default()
-    };
-    let mut fields = Fields::new();
-    for path in &mask.paths {
-        match path.as_str() {
-            "gym_id" | "member_id" => {}
-            "email" => shown.email.clone_from(&member.email),
-            "name" => shown.name.clone_from(&member.name),
-            "source_version" => shown.source_version = member.source_version,
-            "state" => shown.state.clone_from(&member.state),
-            "open_invoices" => shown.open_invoices.clone_from(&member.open_invoices),
-            "erased" => shown.erased = member.erased,
-            _ => fields.fault("read_mask", "fields of Member are expected"),
-        }
-    }
-    fields.check(Some(shown))
 }

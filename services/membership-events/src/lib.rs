@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod history;
 pub mod invoices;
 pub mod linking;
+pub mod member_mask;
 pub mod outbox;
 pub mod paging;
 pub mod pauses;

@@ -10,6 +10,7 @@ use access_domain::ids::MemberId;
 use jiff::Timestamp;
 
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::requests::{PauseMembership, ResumeMembership};
 use crate::rows::{self, StoredPause};
 use crate::store::entity::memberships as membership_rows;
@@ -44,7 +45,7 @@ async fn pause_once(
         }
         // A repeat of the pause that was resumed since does not pause again.
         Some(held) if held.source_version == put.source_version => {
-            let members = held_versions(unit, put).await?;
+            let members = decide_membership(unit, &put.gym, &put.membership).await?;
             return Ok(Outcome::applied(put.source_version, members));
         }
         Some(held) => {
@@ -53,27 +54,16 @@ async fn pause_once(
                 .ok_or(Error::Unknown("gym"))?;
             let has_begun = rows::rules(&gym)?.begins(held.from) <= unit.now();
             if held.resumed_at.is_none() && has_begun && held.from != put.from {
-                return Err(Error::Refused(
-                    "the pause has begun: only its end can be changed".to_owned(),
-                ));
+                let problem = "the pause has begun: only its end can be changed";
+                let mut fields = Fields::new();
+                fields.fault("from", problem);
+                return Err(fields.into_refusal(problem).into());
             }
             *held = new;
         }
     }
     let members = keep(unit, row, &pauses).await?;
     Ok(Outcome::applied(put.source_version, members))
-}
-
-async fn held_versions(
-    mut unit: Unit<'_>,
-    put: &PauseMembership,
-) -> Result<BTreeMap<MemberId, i64>, Error> {
-    let touched = crate::linking::Touched::from([(
-        put.gym.clone(),
-        std::collections::BTreeSet::from([put.membership.clone()]),
-    )]);
-    crate::linking::decide_touched(&mut unit, &touched).await?;
-    unit.commit().await
 }
 
 /// Ends one pause, or all that are in force.
@@ -106,6 +96,15 @@ async fn resume_once(
         }
         end(held, at, resume.source_version);
     } else {
+        // A repeat that comes late must not resume what was paused after it.
+        match row.resumed_source_version {
+            Some(held) if held > resume.source_version => return Ok(Outcome::stale(held)),
+            Some(held) if held == resume.source_version => {
+                let members = decide_membership(unit, &resume.gym, &resume.membership).await?;
+                return Ok(Outcome::applied(held, members));
+            }
+            _ => row.resumed_source_version = Some(resume.source_version),
+        }
         let gym = store::gyms::find(unit.db(), &resume.gym)
             .await?
             .ok_or(Error::Unknown("gym"))?;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use access_domain::ids::{GymId, MemberId, OverrideId};
+use access_domain::ids::{GymId, MemberId};
 
 use crate::error::Error;
-use crate::requests::PutOverride;
+use crate::requests::{ClearOverride, PutOverride};
 use crate::rows::{self, StoredOverride};
 use crate::store;
 use crate::store::entity::members;
@@ -49,11 +49,7 @@ async fn put_override_once(
         from: began,
         until: put.until,
         reason: put.reason.clone(),
-        actor: if put.actor.is_empty() {
-            by.actor.clone()
-        } else {
-            put.actor.clone()
-        },
+        actor: by.actor.clone(),
     });
     keep(unit, &put.gym, &put.member, &held).await
 }
@@ -62,18 +58,16 @@ async fn put_override_once(
 pub async fn clear_override(
     decisions: &Decisions,
     by: &By,
-    gym: &GymId,
-    member: &MemberId,
-    id: &OverrideId,
+    clear: &ClearOverride,
 ) -> Result<Outcome, Error> {
     decisions
         .retrying(|| async {
             let unit = decisions.begin(by.cause(decisions)).await?;
-            let row = lock_known(&unit, gym, member).await?;
+            let row = lock_known(&unit, &clear.gym, &clear.member).await?;
             let now = unit.now();
             let mut held = rows::overrides(&row)?;
-            held.retain(|held| held.id != *id && held.until > now);
-            keep(unit, gym, member, &held).await
+            held.retain(|held| held.id != clear.id && held.until > now);
+            keep(unit, &clear.gym, &clear.member, &held).await
         })
         .await
 }
@@ -141,11 +135,16 @@ pub async fn republish(
     if store::gyms::find(store.reads(), gym).await?.is_none() {
         return Err(Error::Unknown("gym"));
     }
+    let mut sent = 0;
     if !members.is_empty() {
-        return republish_page(decisions, by, gym, &members).await;
+        let named: Vec<MemberId> = members.into_iter().collect();
+        for page in named.chunks(PAGE as usize) {
+            let page = page.iter().cloned().collect();
+            sent += republish_page(decisions, by, gym, &page).await?;
+        }
+        return Ok(sent);
     }
     let mut after = String::new();
-    let mut sent = 0;
     loop {
         let page = store::members::list_ids(store.reads(), gym, &after, PAGE).await?;
         let Some(last) = page.last() else {

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use contracts::billing::v1::BillingEvent;
-use contracts::membership::v1::{Member, MembershipStatusChanged, OpenInvoice, UnmatchedBilling};
+use contracts::membership::v1::{Member, OpenInvoice, UnmatchedBilling};
 use contracts::wire;
 
 use crate::error::Error;
 use crate::invoices;
 use crate::rows;
+use crate::store::billing::Parked;
 use crate::store::entity::{billing_events, members};
 use crate::store::members::Wanted;
 use crate::store::{self, Store, from_micros};
@@ -89,7 +90,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn wants(&self, state: Option<&MembershipStatusChanged>) -> bool {
+    fn wants(&self, member: &Member) -> bool {
+        let state = member.state.as_ref();
+        let found = self.query.as_ref().is_none_or(|query| {
+            let query = query.to_lowercase();
+            [&member.email, &member.name]
+                .into_iter()
+                .any(|text| text.to_lowercase().contains(&query))
+        });
         let status = self.status.as_ref().is_none_or(|status| {
             state.is_some_and(|state| state.memberships.iter().any(|m| m.status == *status))
         });
@@ -97,7 +105,15 @@ impl Filter {
             .reason
             .as_ref()
             .is_none_or(|reason| state.is_some_and(|state| state.reasons.contains(reason)));
-        status && reason
+        found && status && reason
+    }
+}
+
+/// Looks that a gym is known, where a list came out empty.
+pub async fn check_known(store: &Store, gym: &GymId) -> Result<(), Error> {
+    match store::gyms::find(store.reads(), gym).await? {
+        None => Err(Error::Unknown("gym")),
+        Some(_) => Ok(()),
     }
 }
 
@@ -129,7 +145,7 @@ pub async fn list(
                 member.email.clear();
                 member.name.clear();
             }
-            if filter.wants(member.state.as_ref()) {
+            if filter.wants(&member) {
                 page.push(member);
             }
         }
@@ -144,7 +160,7 @@ pub async fn list(
 pub async fn list_unmatched(
     store: &Store,
     gym: Option<&GymId>,
-    after: Option<(i64, String)>,
+    after: Option<Parked>,
     page_size: u64,
 ) -> Result<Vec<UnmatchedBilling>, Error> {
     let accounts = match gym {

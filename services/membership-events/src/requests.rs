@@ -12,4 +12,6 @@ pub use membership::{
     CancelMembership, Cancelling, PauseMembership, PutMembership, Reference, ResumeMembership,
 };
 pub use people::{PutGym, PutMember, RequestResume};
-pub use staff::{ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride, RecordPayment};
+pub use staff::{
+    ClearOverride, ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride, RecordPayment,
+};

@@ -28,7 +28,7 @@ pub struct Reference {
 
 impl Reference {
     fn parse(fields: &mut Fields, reference: &wire::BillingReference) -> Option<Self> {
-        let provider = fields.id("billing.provider", &reference.provider);
+        let provider = fields.provider("billing.provider", &reference.provider);
         let account = fields.id("billing.account", &reference.account);
         let subscription = fields.optional_id(
             "billing.subscription_id",
@@ -72,6 +72,8 @@ pub struct PutMembership {
     pub plan: PlanId,
     /// At least one, without repeats, in the caller's order.
     pub holders: Vec<MemberId>,
+    /// Where each holder first stands in the request.
+    pub places: Vec<usize>,
     /// Who pays, where named.
     pub payer: Option<MemberId>,
     /// First day.
@@ -94,7 +96,7 @@ impl TryFrom<wire::PutMembershipRequest> for PutMembership {
         let gym = fields.id("gym_id", &request.gym_id);
         let membership = fields.id("membership_id", &request.membership_id);
         let plan = fields.id("plan_id", &request.plan_id);
-        let mut holders = Vec::new();
+        let (mut holders, mut places) = (Vec::new(), Vec::new());
         if request.member_ids.is_empty() {
             fields.fault("member_ids", "at least one holder is expected");
         }
@@ -106,6 +108,7 @@ impl TryFrom<wire::PutMembershipRequest> for PutMembership {
                 && !holders.contains(&member)
             {
                 holders.push(member);
+                places.push(i);
             }
         }
         let payer = fields.optional_id("payer_member_id", request.payer_member_id.as_deref());
@@ -135,6 +138,7 @@ impl TryFrom<wire::PutMembershipRequest> for PutMembership {
                 membership: membership?,
                 plan: plan?,
                 holders,
+                places,
                 payer: payer?,
                 starts_on: starts_on?,
                 ends_on: ends_on?,

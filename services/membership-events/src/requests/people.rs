@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use access_domain::gym::OverdueScope;
-use access_domain::ids::{AccountId, GymId, MemberId, MembershipId, ProviderId};
+use access_domain::ids::{AccountId, GymId, MemberId, MembershipId};
 use contracts::membership::v1 as wire;
 use jiff::SignedDuration;
 use tonic::Status;
@@ -44,7 +44,7 @@ impl TryFrom<wire::PutGymRequest> for PutGym {
         };
         let mut accounts = BTreeSet::new();
         for (i, account) in request.billing_accounts.iter().enumerate() {
-            let provider: Option<ProviderId> = fields.id(
+            let provider = fields.provider(
                 &format!("billing_accounts[{i}].provider"),
                 &account.provider,
             );

@@ -40,13 +40,16 @@ impl Header {
     /// Parses the first message.
     pub fn parse(header: RosterHeader, now: Timestamp) -> Result<Self, Status> {
         let mut fields = Fields::new();
-        let gym = fields.id("header.gym_id", &header.gym_id);
-        let as_of = fields.instant("header.as_of", header.as_of.as_ref());
+        let gym = fields.id("messages[0].header.gym_id", &header.gym_id);
+        let as_of = fields.instant("messages[0].header.as_of", header.as_of.as_ref());
         if as_of.is_some_and(|as_of| as_of.duration_since(now) > AHEAD) {
-            fields.fault("header.as_of", "an instant that is not to come is expected");
+            fields.fault(
+                "messages[0].header.as_of",
+                "an instant that is not to come is expected",
+            );
         }
         if header.parts.is_some_and(|parts| parts < 0) {
-            fields.fault("header.parts", "zero or more is expected");
+            fields.fault("messages[0].header.parts", "zero or more is expected");
         }
         let value = (|| {
             Some(Self {

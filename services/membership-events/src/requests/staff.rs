@@ -74,6 +74,8 @@ pub struct ForgiveInvoice {
     pub forgiveness: PaymentId,
     /// In the caller's words.
     pub reason: String,
+    /// Who says so; empty is the caller.
+    pub actor: String,
     /// When; none is now.
     pub forgiven_at: Option<Timestamp>,
 }
@@ -88,6 +90,7 @@ impl TryFrom<wire::ForgiveInvoiceRequest> for ForgiveInvoice {
         let invoice = fields.id("invoice_id", &request.invoice_id);
         let forgiveness = fields.id("forgiveness_id", &request.forgiveness_id);
         let reason = fields.text("reason", &request.reason, 200);
+        let actor = fields.text("actor", &request.actor, 200);
         let forgiven_at = fields.optional_instant("forgiven_at", request.forgiven_at.as_ref());
         let value = (|| {
             Some(Self {
@@ -96,6 +99,7 @@ impl TryFrom<wire::ForgiveInvoiceRequest> for ForgiveInvoice {
                 invoice: invoice?,
                 forgiveness: forgiveness?,
                 reason: reason?,
+                actor: actor?,
                 forgiven_at: forgiven_at?,
             })
         })();
@@ -127,7 +131,7 @@ impl TryFrom<wire::LinkBillingRequest> for LinkBilling {
         let mut fields = Fields::new();
         let gym = fields.id("gym_id", &request.gym_id);
         let membership = fields.id("membership_id", &request.membership_id);
-        let provider = fields.id("provider", &request.provider);
+        let provider = fields.provider("provider", &request.provider);
         let account = fields.id("account", &request.account);
         let event = fields.id("event_id", &request.event_id);
         let actor = fields.text("actor", &request.actor, 200);
@@ -138,6 +142,40 @@ impl TryFrom<wire::LinkBillingRequest> for LinkBilling {
                 provider: provider?,
                 account: account?,
                 event: event?,
+                actor: actor?,
+            })
+        })();
+        fields.check(value)
+    }
+}
+
+/// `ClearOverride`.
+#[derive(Debug, Clone)]
+pub struct ClearOverride {
+    /// The gym.
+    pub gym: GymId,
+    /// The person.
+    pub member: MemberId,
+    /// The override.
+    pub id: OverrideId,
+    /// Who decided it; empty is the caller.
+    pub actor: String,
+}
+
+impl TryFrom<wire::ClearOverrideRequest> for ClearOverride {
+    type Error = Status;
+
+    fn try_from(request: wire::ClearOverrideRequest) -> Result<Self, Status> {
+        let mut fields = Fields::new();
+        let gym = fields.id("gym_id", &request.gym_id);
+        let member = fields.id("member_id", &request.member_id);
+        let id = fields.id("override_id", &request.override_id);
+        let actor = fields.text("actor", &request.actor, 200);
+        let value = (|| {
+            Some(Self {
+                gym: gym?,
+                member: member?,
+                id: id?,
                 actor: actor?,
             })
         })();
@@ -160,7 +198,7 @@ pub struct PutOverride {
     pub until: Timestamp,
     /// In the caller's words.
     pub reason: String,
-    /// Who decided it.
+    /// Who decided it; empty is the caller.
     pub actor: String,
 }
 

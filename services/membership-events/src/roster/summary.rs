@@ -206,8 +206,12 @@ async fn memberships(claimed: &mut Claimed, progress: &mut Progress) -> Result<(
             unknown.retain(|id| id.as_str() != staged);
         }
         for (put, position) in &puts {
-            let names = put.holders.iter().map(|id| ("member_ids", id));
-            let payer = put.payer.iter().map(|id| ("payer_member_id", id));
+            let holders = put.places.iter().zip(&put.holders);
+            let names = holders.map(|(place, id)| (format!("member_ids[{place}]"), id));
+            let payer = put
+                .payer
+                .iter()
+                .map(|id| ("payer_member_id".to_owned(), id));
             for (field, _) in names.chain(payer).filter(|(_, id)| unknown.contains(*id)) {
                 named += 1;
                 faults.fault(

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use access_domain::ids::{GymId, MembershipId};
 use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect, Statement, Value,
@@ -375,12 +375,24 @@ pub async fn count_parked(
     Ok((count.unsigned_abs(), oldest.map(from_micros)))
 }
 
-/// Parked events after `after` (parked at, event id), oldest first: of these accounts, or of
-/// accounts that no gym claims.
+/// Where a parked event stands among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Since when, microseconds.
+    pub at: i64,
+    /// Payment provider.
+    pub provider: String,
+    /// Its account.
+    pub account: String,
+    /// The provider's id of the event.
+    pub event_id: String,
+}
+
+/// Parked events after `after`, oldest first: of these accounts, or of accounts that no gym claims.
 pub async fn list_parked(
     db: &impl ConnectionTrait,
     accounts: Option<&[(String, String)]>,
-    after: Option<(i64, String)>,
+    after: Option<Parked>,
     limit: u64,
 ) -> Result<Vec<billing_events::Model>, StoreError> {
     use billing_events::Column;
@@ -406,17 +418,25 @@ pub async fn list_parked(
             ));
         }
     }
-    if let Some((at, event_id)) = after {
-        select = select.filter(
-            Condition::any().add(Column::ParkedAt.gt(at)).add(
-                Condition::all()
-                    .add(Column::ParkedAt.eq(at))
-                    .add(Column::EventId.gt(event_id)),
-            ),
-        );
+    if let Some(after) = after {
+        let columns = [
+            Column::ParkedAt,
+            Column::Provider,
+            Column::Account,
+            Column::EventId,
+        ];
+        let position = Expr::tuple([
+            Expr::value(after.at),
+            Expr::value(after.provider),
+            Expr::value(after.account),
+            Expr::value(after.event_id),
+        ]);
+        select = select.filter(Expr::tuple(columns.map(Expr::col)).gt(position));
     }
     select
         .order_by_asc(Column::ParkedAt)
+        .order_by_asc(Column::Provider)
+        .order_by_asc(Column::Account)
         .order_by_asc(Column::EventId)
         .limit(limit)
         .all(db)

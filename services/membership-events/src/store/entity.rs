@@ -176,6 +176,8 @@ pub mod memberships {
         pub pauses: String,
         /// Provider's pauses that began by then were ended by the club.
         pub provider_pauses_ended_at: Option<i64>,
+        /// The number of the last call that resumed it whole.
+        pub resumed_source_version: Option<i64>,
         /// Provider of the current billing reference.
         pub billing_provider: Option<String>,
         /// Account of the current billing reference.

@@ -213,7 +213,8 @@ fn update(gym: &GymId, member: &MemberId) -> sea_orm::UpdateMany<members::Entity
 /// Which members of a page are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Part of a name or an e-mail, any case.
+    /// Part of a name or an e-mail, any case. What is found may be more than wanted: the databases
+    /// know no case but that of A to Z.
     pub query: Option<String>,
     /// Only those about whom something was decided.
     pub decided: bool,
@@ -236,7 +237,7 @@ pub async fn list(
         select = select.filter(members::Column::MemberId.gt(after));
     }
     if let Some(query) = &wanted.query {
-        let pattern = format!("%{}%", escape_like(&query.to_lowercase()));
+        let pattern = format!("%{}%", like_pattern(&query.to_lowercase()));
         let like = |column: members::Column| {
             Expr::expr(Func::lower(Expr::col(column))).like(LikeExpr::new(&pattern).escape('\\'))
         };
@@ -296,13 +297,18 @@ pub async fn list_ids(
         .step("listing members")
 }
 
-fn escape_like(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
+/// Letters beyond A to Z stand for anything.
+fn like_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
     for letter in text.chars() {
-        if matches!(letter, '%' | '_' | '\\') {
-            escaped.push('\\');
+        if !letter.is_ascii() {
+            pattern.push('%');
+            continue;
         }
-        escaped.push(letter);
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
     }
-    escaped
+    pattern
 }

@@ -6,6 +6,7 @@
 mod decision_history;
 mod erasures;
 mod resume_requests;
+mod resume_whole;
 mod roster;
 mod timers_by_gym;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(erasures::Erasures),
             Box::new(resume_requests::ResumeRequests),
             Box::new(timers_by_gym::TimersByGym),
+            Box::new(resume_whole::ResumeWhole),
         ]
     }
 }

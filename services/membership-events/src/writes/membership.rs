@@ -129,27 +129,26 @@ async fn lock_known(
     concerned: &BTreeSet<MemberId>,
 ) -> Result<(), Error> {
     let rows = store::members::lock(unit.db(), &put.gym, concerned).await?;
-    let mut unknown = Fields::new();
-    let mut look = |field: String, id: &MemberId| -> Result<(), Error> {
-        match rows.iter().find(|row| row.member_id.0 == *id) {
+    let (mut unknown, mut erased) = (Fields::new(), Fields::new());
+    let mut look =
+        |field: String, id: &MemberId| match rows.iter().find(|row| row.member_id.0 == *id) {
             None => unknown.fault(field, "no such member: PutMember comes first"),
-            Some(row) if row.erased => {
-                return Err(Error::Refused("a member was erased".to_owned()));
-            }
+            Some(row) if row.erased => erased.fault(field, "the member was erased"),
             Some(_) => {}
-        }
-        Ok(())
-    };
-    for (i, id) in put.holders.iter().enumerate() {
-        look(format!("member_ids[{i}]"), id)?;
+        };
+    for (place, id) in put.places.iter().zip(&put.holders) {
+        look(format!("member_ids[{place}]"), id);
     }
     if let Some(id) = &put.payer {
-        look("payer_member_id".to_owned(), id)?;
+        look("payer_member_id".to_owned(), id);
     }
-    if unknown.is_empty() {
-        return Ok(());
+    if !erased.is_empty() {
+        return Err(erased.into_refusal("a member was erased").into());
     }
-    Err(unknown.into_not_found("the member is not known").into())
+    if !unknown.is_empty() {
+        return Err(unknown.into_not_found("the member is not known").into());
+    }
+    Ok(())
 }
 
 pub(crate) fn membership_row(
@@ -173,6 +172,7 @@ pub(crate) fn membership_row(
         cancel_ends_on: held.and_then(|held| held.cancel_ends_on.clone()),
         pauses: held.map_or_else(|| "[]".to_owned(), |held| held.pauses.clone()),
         provider_pauses_ended_at: held.and_then(|held| held.provider_pauses_ended_at),
+        resumed_source_version: held.and_then(|held| held.resumed_source_version),
         billing_provider: text(billing.map(|b| b.provider.as_str())),
         billing_account: text(billing.map(|b| b.account.as_str())),
         billing_subscription: text(

@@ -192,7 +192,10 @@ async fn eventually_put_gym(world: &mut World) {
                 page_token: String::new(),
             })
             .await;
-        known.is_ok()
+        // It answers, be it that there is no such gym yet.
+        known
+            .err()
+            .is_none_or(|error| error.code() == tonic::Code::NotFound)
     })
     .await;
     world.put_gym(|_| {}).await;
