@@ -4,6 +4,8 @@
 //! names and links to pay by come from membership-events when they are shown.
 
 mod checks;
+mod devices;
+mod explain;
 mod integration;
 mod listing;
 mod members;

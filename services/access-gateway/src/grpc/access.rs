@@ -24,7 +24,6 @@ use crate::refusal::Refusal;
 
 /// Time alone changes access too: a window ends, a report grows old.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-const DEVICES: &str = "device enrolment in kisi-sync";
 
 #[derive(Debug)]
 pub(super) struct Access {
@@ -140,30 +139,50 @@ impl AccessService for Access {
 
     async fn enrol_device(
         &self,
-        _: Request<wire::EnrolDeviceRequest>,
+        request: Request<wire::EnrolDeviceRequest>,
     ) -> Result<Response<wire::EnrolDeviceResponse>, Status> {
-        Err(Refusal::NotYet(DEVICES).into())
+        let caller = caller_of(&request)?;
+        let answer = self
+            .gateway
+            .enrol_device(&caller, request.into_inner())
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_devices(
         &self,
-        _: Request<wire::GetAccessStatusRequest>,
+        request: Request<wire::GetAccessStatusRequest>,
     ) -> Result<Response<wire::ListDevicesResponse>, Status> {
-        Err(Refusal::NotYet(DEVICES).into())
+        let caller = caller_of(&request)?;
+        let answer = self
+            .gateway
+            .list_devices(&caller, request.into_inner())
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn make_primary(
         &self,
-        _: Request<wire::DeviceRequest>,
+        request: Request<wire::DeviceRequest>,
     ) -> Result<Response<wire::Device>, Status> {
-        Err(Refusal::NotYet(DEVICES).into())
+        let caller = caller_of(&request)?;
+        let answer = self
+            .gateway
+            .make_primary(&caller, request.into_inner())
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn reset_devices(
         &self,
-        _: Request<wire::GetAccessStatusRequest>,
+        request: Request<wire::GetAccessStatusRequest>,
     ) -> Result<Response<wire::ListDevicesResponse>, Status> {
-        Err(Refusal::NotYet(DEVICES).into())
+        let caller = caller_of(&request)?;
+        let answer = self
+            .gateway
+            .reset_devices(&caller, request.into_inner())
+            .await?;
+        Ok(Response::new(answer))
     }
 
     async fn report_permissions(
@@ -193,9 +212,11 @@ impl AccessService for Access {
 
     async fn explain_access(
         &self,
-        _: Request<wire::ExplainAccessRequest>,
+        request: Request<wire::ExplainAccessRequest>,
     ) -> Result<Response<wire::ExplainAccessResponse>, Status> {
-        Err(Refusal::NotYet("explaining by membership-events").into())
+        let caller = caller_of(&request)?;
+        let answer = self.gateway.explain(&caller, request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn resume_membership(

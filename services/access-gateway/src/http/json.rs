@@ -5,6 +5,8 @@
 //! strings and leaves out what is false or zero.
 
 pub mod access;
+pub mod devices;
+pub mod history;
 pub mod integration;
 pub mod sync;
 

@@ -206,14 +206,6 @@ async fn what_has_no_back_end_yet_says_so() -> anyhow::Result<()> {
     let member = format!("/{GYM}/members/m_1");
     for (method, path) in [
         (Method::GET, format!("{member}/timeline")),
-        (
-            Method::GET,
-            format!("{member}/explain?at=2026-03-01T06:00:00Z"),
-        ),
-        (Method::GET, format!("{member}/devices")),
-        (Method::POST, format!("{member}/devices")),
-        (Method::POST, format!("{member}/devices/d_1/primary")),
-        (Method::POST, format!("{member}/devices/reset")),
         (Method::GET, format!("/{GYM}/dead-letters")),
         (Method::POST, format!("/{GYM}/dead-letters/replay")),
     ] {

@@ -2,7 +2,9 @@
 //! scripted server, because their binaries are other crates'.
 
 mod bad_input;
+mod devices;
 mod document;
+mod explain;
 mod grpc;
 mod kisi_events;
 mod members;

@@ -1,17 +1,18 @@
-//! Phones of a member. kisi-sync does not offer them yet: a permitted call is told so (501).
+//! Phones of a member.
 
 use std::sync::Arc;
 
-use axum::extract::Path;
+use axum::Json as AnswerJson;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use contracts::access::v1 as wire;
 use service_runtime::identity::Caller;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::Answer;
+use super::{Answer, App};
 use crate::gateway::Gateway;
-use crate::permit::{self, Scope, check_ids};
-use crate::refusal::Refusal;
-
-const DEVICES: &str = "device enrolment in kisi-sync";
+use crate::http::body::Json;
+use crate::http::json::devices::{DeviceBody, DevicesBody, EnrolBody, EnrolledBody};
 
 pub(super) fn routes() -> OpenApiRouter<Arc<Gateway>> {
     OpenApiRouter::new()
@@ -20,44 +21,73 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(reset_devices))
 }
 
-/// The member's phones. Not available yet.
+fn of(gym_id: String, member_id: String) -> wire::GetAccessStatusRequest {
+    wire::GetAccessStatusRequest { gym_id, member_id }
+}
+
+/// The member's phones.
 #[utoipa::path(get, path = "/api/v1/gyms/{gym}/members/{member}/devices", tag = "devices",
     params(("gym" = String, Path, description = "The gym"), ("member" = String, Path, description = "The member")),
-    responses())]
-async fn list_devices(caller: Caller, Path((gym, member)): Path<(String, String)>) -> Answer<()> {
-    permit::member(&caller, &gym, &member, Scope::Read)?;
-    Err(Refusal::NotYet(DEVICES).into())
+    responses((status = 200, body = DevicesBody)))]
+async fn list_devices(
+    State(gateway): App,
+    caller: Caller,
+    Path((gym, member)): Path<(String, String)>,
+) -> Answer<AnswerJson<DevicesBody>> {
+    let devices = gateway.list_devices(&caller, of(gym, member)).await?;
+    Ok(AnswerJson(devices.into()))
 }
 
-/// Enrols a phone. Not available yet.
+/// Enrols a phone. Its secret is answered this once and kept nowhere.
 #[utoipa::path(post, path = "/api/v1/gyms/{gym}/members/{member}/devices", tag = "devices",
     params(("gym" = String, Path, description = "The gym"), ("member" = String, Path, description = "The member")),
-    responses())]
-async fn enrol_device(caller: Caller, Path((gym, member)): Path<(String, String)>) -> Answer<()> {
-    permit::member(&caller, &gym, &member, Scope::Override)?;
-    Err(Refusal::NotYet(DEVICES).into())
+    request_body = EnrolBody,
+    responses((status = 201, body = EnrolledBody)))]
+async fn enrol_device(
+    State(gateway): App,
+    caller: Caller,
+    Path((gym_id, member_id)): Path<(String, String)>,
+    Json(body): Json<EnrolBody>,
+) -> Answer<(StatusCode, AnswerJson<EnrolledBody>)> {
+    let request = wire::EnrolDeviceRequest {
+        gym_id,
+        member_id,
+        brand: body.brand,
+        model: body.model,
+        os_name: body.os_name,
+    };
+    let enrolled = gateway.enrol_device(&caller, request).await?;
+    Ok((StatusCode::CREATED, AnswerJson(enrolled.into())))
 }
 
-/// Makes a phone the one that opens doors. Not available yet.
+/// Makes a phone the one that opens doors.
 #[utoipa::path(post, path = "/api/v1/gyms/{gym}/members/{member}/devices/{id}/primary", tag = "devices",
     params(("gym" = String, Path, description = "The gym"), ("member" = String, Path, description = "The member"),
         ("id" = String, Path, description = "The phone")),
-    responses())]
+    responses((status = 200, body = DeviceBody)))]
 async fn make_primary(
+    State(gateway): App,
     caller: Caller,
-    Path((gym, member, id)): Path<(String, String, String)>,
-) -> Answer<()> {
-    permit::member(&caller, &gym, &member, Scope::Override)?;
-    check_ids(&[("device_id", &id)])?;
-    Err(Refusal::NotYet(DEVICES).into())
+    Path((gym_id, member_id, device_id)): Path<(String, String, String)>,
+) -> Answer<AnswerJson<DeviceBody>> {
+    let request = wire::DeviceRequest {
+        gym_id,
+        member_id,
+        device_id,
+    };
+    let device = gateway.make_primary(&caller, request).await?;
+    Ok(AnswerJson(device.into()))
 }
 
-/// Withdraws every phone of a member. Not available yet.
+/// Withdraws every phone of a member. For staff.
 #[utoipa::path(post, path = "/api/v1/gyms/{gym}/members/{member}/devices/reset", tag = "devices",
     params(("gym" = String, Path, description = "The gym"), ("member" = String, Path, description = "The member")),
-    responses())]
-async fn reset_devices(caller: Caller, Path((gym, member)): Path<(String, String)>) -> Answer<()> {
-    check_ids(&[("gym_id", &gym), ("member_id", &member)])?;
-    permit::staff(&caller, &gym, Scope::Override)?;
-    Err(Refusal::NotYet(DEVICES).into())
+    responses((status = 200, body = DevicesBody)))]
+async fn reset_devices(
+    State(gateway): App,
+    caller: Caller,
+    Path((gym, member)): Path<(String, String)>,
+) -> Answer<AnswerJson<DevicesBody>> {
+    let left = gateway.reset_devices(&caller, of(gym, member)).await?;
+    Ok(AnswerJson(left.into()))
 }

@@ -1,16 +1,21 @@
-//! What happened to a member, and why. Not merged from the two services that know yet (501).
+//! What happened to a member, and why. The timeline is not merged from the two services that know
+//! yet (501).
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query};
+use axum::Json as AnswerJson;
+use axum::extract::{Path, Query, State};
+use contracts::access::v1::ExplainAccessRequest;
+use contracts::wire;
 use serde::Deserialize;
 use service_runtime::identity::Caller;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::Answer;
+use super::{Answer, App};
 use crate::gateway::Gateway;
 use crate::http::body::instant;
+use crate::http::json::history::ExplanationBody;
 use crate::permit::{self, Scope};
 use crate::refusal::Refusal;
 
@@ -37,18 +42,26 @@ struct ExplainQuery {
     at: Option<String>,
 }
 
-/// Why, at an instant. Not available yet.
+/// Why, at an instant: what was decided, since when, and what brought it about. Kept for 13 months.
 #[utoipa::path(get, path = "/api/v1/gyms/{gym}/members/{member}/explain", tag = "history",
     params(("gym" = String, Path, description = "The gym"), ("member" = String, Path, description = "The member"), ExplainQuery),
-    responses())]
+    responses((status = 200, body = ExplanationBody)))]
 async fn explain(
+    State(gateway): App,
     caller: Caller,
-    Path((gym, member)): Path<(String, String)>,
+    Path((gym_id, member_id)): Path<(String, String)>,
     Query(query): Query<ExplainQuery>,
-) -> Answer<()> {
-    permit::member(&caller, &gym, &member, Scope::Read)?;
-    if let Some(at) = query.at.as_deref() {
-        instant("at", at)?;
-    }
-    Err(Refusal::NotYet("explaining by membership-events").into())
+) -> Answer<AnswerJson<ExplanationBody>> {
+    permit::member(&caller, &gym_id, &member_id, Scope::Read)?;
+    let at = match query.at.as_deref() {
+        Some(text) => Some(wire::timestamp(instant("at", text)?)),
+        None => None,
+    };
+    let request = ExplainAccessRequest {
+        gym_id,
+        member_id,
+        at,
+    };
+    let explanation = gateway.explain(&caller, request).await?;
+    Ok(AnswerJson(explanation.into()))
 }
