@@ -2,19 +2,27 @@
 //! NATS server.
 
 mod billing;
+mod concurrency;
+mod concurrency_limits;
 mod decisions;
 mod erasure;
 mod explain;
 mod faults;
+mod faults_outbox;
+mod faults_random;
 mod history;
 mod interleavings;
 mod linking;
 mod midnight;
+mod migrations;
 mod random;
 mod raw_call;
 mod requests;
 mod resume_requests;
 mod roster;
+mod steered;
 mod timers;
+mod watch;
+mod workload;
 mod world;
 mod writes;

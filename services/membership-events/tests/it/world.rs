@@ -1,5 +1,6 @@
 //! A running service with its own NATS server, database and keys, and the words tests use.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,14 @@ use event_bus::{Bus, Envelope, NatsSettings};
 use jiff::Timestamp;
 use membership_events::cause::CauseOf;
 use membership_events::config::Config;
-use membership_events::decide::{self, Whom};
+use membership_events::decide::{self, Decision, Whom};
 use membership_events::error::Error;
 use membership_events::store::{self, Store};
 use membership_events::{RunError, Service};
 use service_runtime::clock::{Clock, ManualClock};
 use service_runtime::identity::IdentitySettings;
 use testkit::{NatsServer, TestDatabase, TokenIssuer, eventually_some};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -110,7 +111,7 @@ impl Replica {
     }
 }
 
-type Client = MembershipServiceClient<InterceptedService<Channel, Bearer>>;
+pub type Client = MembershipServiceClient<InterceptedService<Channel, Bearer>>;
 
 #[derive(Clone)]
 pub struct Bearer(MetadataValue<Ascii>);
@@ -142,6 +143,16 @@ impl World {
 
     pub async fn on_postgres() -> Self {
         let database = TestDatabase::create().await.expect("a database");
+        Self::start(TheDatabase::Postgres(database)).await
+    }
+
+    /// On the file `tables.db` in `folder`.
+    pub async fn on_sqlite_in(folder: tempfile::TempDir) -> Self {
+        Self::start(TheDatabase::Sqlite(folder)).await
+    }
+
+    /// On a database that the test has filled, or whose server it may stop.
+    pub async fn on_database(database: TestDatabase) -> Self {
         Self::start(TheDatabase::Postgres(database)).await
     }
 
@@ -195,9 +206,16 @@ impl World {
 
     /// Starts the real program.
     pub async fn start_process(&mut self) {
-        let config = self.config();
         let address = SocketAddr::from(([127, 0, 0, 1], testkit::free_port()));
-        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_membership-events"))
+        let program = self.program(env!("CARGO_BIN_EXE_membership-events"), address);
+        self.start_program(program, address);
+    }
+
+    /// A program that is to serve at `address`, with all its settings.
+    pub fn program(&self, program: impl AsRef<OsStr>, address: SocketAddr) -> Command {
+        let config = self.config();
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("GRPC_ADDR", address.to_string())
             .env("HEALTH_ADDR", format!("127.0.0.1:{}", testkit::free_port()))
@@ -208,9 +226,13 @@ impl World {
             .env("JWT_ISSUER", &config.identity.jwt_issuer)
             .env("JWT_AUDIENCE", &config.identity.jwt_audience)
             .env("RUST_LOG", "warn")
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program starts");
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Starts what [`Self::program`] made.
+    pub fn start_program(&mut self, mut program: Command, address: SocketAddr) {
+        let child = program.spawn().expect("the program starts");
         self.replicas.push(Replica {
             address,
             running: Running::Process(child),
@@ -219,7 +241,17 @@ impl World {
 
     /// Kills the replica started last, a real program, as `kill -9` does.
     pub async fn kill_process(&mut self) {
-        let replica = self.replicas.pop().expect("a replica");
+        let address = self.address();
+        self.kill(address).await;
+    }
+
+    /// As [`Self::kill_process`], the one at `address`.
+    pub async fn kill(&mut self, address: SocketAddr) {
+        let at = self
+            .replicas
+            .iter()
+            .position(|replica| replica.address == address);
+        let replica = self.replicas.remove(at.expect("a replica"));
         let Running::Process(mut child) = replica.running else {
             panic!("only a program can be killed");
         };
@@ -248,6 +280,22 @@ impl World {
     /// Asserts that what was published last about everybody is what the tables come to. Nothing
     /// may be under way.
     pub async fn check_everybody(&self, store: &Store) {
+        for decision in self.decide_again(store).await {
+            let member = &decision.member;
+            assert!(decision.change.is_none(), "{member} is held otherwise");
+            let published = self.published(member.as_str()).await.expect("a state");
+            assert_eq!(published.version, decision.held, "{member}");
+        }
+    }
+
+    /// Whether the tables come to something else about somebody than what is held.
+    pub async fn is_anybody_held_otherwise(&self, store: &Store) -> bool {
+        let decisions = self.decide_again(store).await;
+        decisions.iter().any(|decision| decision.change.is_some())
+    }
+
+    /// What the tables come to now, about everybody.
+    async fn decide_again(&self, store: &Store) -> Vec<Decision> {
         let gym = GYM.parse().expect("an id");
         let ids = store::members::list_ids(store.reads(), &gym, "", 1_000).await;
         let ids = ids.expect("ids").into_iter().map(|key| key.0).collect();
@@ -259,12 +307,7 @@ impl World {
             decisions => decisions.expect("decisions"),
         };
         again.rollback().await.expect("undone");
-        for decision in decisions {
-            let member = &decision.member;
-            assert!(decision.change.is_none(), "{member} is held otherwise");
-            let published = self.published(member.as_str()).await.expect("a state");
-            assert_eq!(published.version, decision.held, "{member}");
-        }
+        decisions
     }
 
     /// A look at the tables.
