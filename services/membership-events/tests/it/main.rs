@@ -21,6 +21,7 @@ mod requests;
 mod resume_requests;
 mod roster;
 mod steered;
+mod stories;
 mod timers;
 mod watch;
 mod workload;
