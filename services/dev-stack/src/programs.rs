@@ -144,6 +144,11 @@ fn environment(
                 .context("DATA_DIR/sealing.keys")?;
             set.insert("SEALING_KEYS", keys.trim().to_owned());
             set.insert("KISI_BASE_URL", stack.kisi_url.clone());
+            // Another Kisi cannot reach this machine.
+            if stack.simulator.is_some() && std::env::var_os("KISI_EVENTS_URL").is_none() {
+                let gateway = stack.first("access-gateway")?.http;
+                set.insert("KISI_EVENTS_URL", format!("http://{gateway}"));
+            }
             set.insert("KISI_REQUESTS_PER_SECOND", rate.to_owned());
         }
         _ => {

@@ -77,6 +77,10 @@ pub struct KisiSettings {
         default_value = "integrations@gymflow.example"
     )]
     pub kisi_integration_contact: String,
+    /// Where Kisi reaches access-gateway from outside, such as https://access.example.com. With it an
+    /// event webhook is registered at each gym's Kisi whose key allows it.
+    #[arg(long, env = "KISI_EVENTS_URL", value_parser = settings::http_url)]
+    pub kisi_events_url: Option<String>,
     /// From a request's turn to the last byte of its answer. Shorter than a lease lasts, so that a
     /// replica that lost its lease has nothing in flight.
     #[arg(long, env = "KISI_REQUEST_TIMEOUT", default_value = "5s", value_parser = settings::positive_duration)]

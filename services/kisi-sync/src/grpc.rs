@@ -14,7 +14,6 @@ use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
 use contracts::kisi::v1::kisi_sync_service_server::KisiSyncService;
 use contracts::kisi::v1::{PassKisiEventRequest, PassKisiEventResponse};
 use futures_util::Stream;
-use sea_orm::{ActiveValue, ColumnTrait, EntityTrait, QueryFilter};
 use service_runtime::grpc::{ServiceChannel, on_behalf_of, service_channel};
 use service_runtime::identity::ServiceToken;
 use service_runtime::identity::grpc::caller_of;
@@ -27,12 +26,11 @@ use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::store::{integrations, members};
 use crate::worker::{Job, Urgency};
-use crate::{devices, refusal, timeline, unlock};
+use crate::{devices, kisi_events, refusal, timeline, unlock};
 
 const FORWARDED: &str = "x-gymflow-forwarded";
 /// A set-up call pages through Kisi at the pace of the key.
 const FORWARD_WITHIN: Duration = Duration::from_secs(60);
-const LATER: &str = "this comes with a later version";
 
 /// The service.
 pub struct KisiSync {
@@ -274,21 +272,8 @@ impl KisiSyncService for KisiSync {
         if known.is_none() {
             return Err(Status::not_found("there is no such member"));
         }
-        // Looked at as if for the first time: what others did meanwhile counts.
         let cause = members::Cause::new("call", "SyncMember", Some(&actor));
-        let set = members::ActiveModel {
-            pending: ActiveValue::Set(true),
-            look_cause: ActiveValue::Set(cause.stored()),
-            retry_at: ActiveValue::Set(None),
-            looked: ActiveValue::Set(false),
-            opened_by_others: ActiveValue::Set("[]".to_owned()),
-            ..Default::default()
-        };
-        members::Entity::update_many()
-            .set(set)
-            .filter(members::Column::GymId.eq(&gym))
-            .filter(members::Column::MemberId.eq(&member))
-            .exec(&self.shared.db)
+        members::look_again(&self.shared.db, &gym, &member, &cause)
             .await
             .map_err(refusal::store)?;
         let job = Job::look(&member, Urgency::Grant);
@@ -430,8 +415,13 @@ impl KisiSyncService for KisiSync {
 
     async fn pass_kisi_event(
         &self,
-        _: Request<PassKisiEventRequest>,
+        request: Request<PassKisiEventRequest>,
     ) -> Result<Response<PassKisiEventResponse>, Status> {
-        Err(Status::unimplemented(LATER))
+        require_gym(&request.get_ref().gym_id)?;
+        // Whoever cannot sign costs no other replica anything.
+        kisi_events::verify(&self.shared, request.get_ref()).await?;
+        let gym = at_owner!(self, request, pass_kisi_event);
+        let looked_again = kisi_events::take(&self.shared, &gym, &request.get_ref().body).await?;
+        Ok(Response::new(PassKisiEventResponse { looked_again }))
     }
 }

@@ -21,8 +21,10 @@ pub mod reconcile;
 pub mod schedule;
 
 mod devices;
+mod event_webhook;
 pub mod grpc;
 mod key_check;
+mod kisi_events;
 mod refusal;
 pub mod setup;
 mod timeline;
@@ -118,6 +120,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         outbox: tokio::sync::Notify::new(),
         limits: brake::limits(&config.brake),
         reconcile_every: config.reconcile_every,
+        events_url: config.kisi.kisi_events_url,
         request_timeout: config.kisi.kisi_request_timeout,
     });
     // Leases first: what arrives then finds its worker.

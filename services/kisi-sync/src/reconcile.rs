@@ -13,6 +13,9 @@ use sea_orm::{
     TransactionTrait,
 };
 
+use service_runtime::lifecycle::chain;
+
+use crate::event_webhook::Webhook;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
@@ -173,6 +176,7 @@ impl Pass {
         let plan = view.plan(&observed, view.associations()?, began)?;
         self.report_unmanaged(&observed);
         self.apply(&view, &plan).await?;
+        self.look_after_webhook(&kisi).await;
         self.conclude(&observed).await
     }
 
@@ -193,6 +197,22 @@ impl Pass {
         txn.commit().await?;
         self.shared.outbox.notify_one();
         Ok(())
+    }
+
+    /// Last, so that our own grants do not come back as events.
+    async fn look_after_webhook(&mut self, kisi: &HttpKisi) {
+        let mut webhook = Webhook {
+            shared: &self.shared,
+            gym: &self.gym,
+            kisi,
+            cause: self.cause(),
+            requests: 0,
+        };
+        if let Err(error) = webhook.look_after().await {
+            tracing::warn!(gym.id = %self.gym, error = %chain(&error),
+                "The event webhook of gym {} cannot be looked after", self.gym);
+        }
+        self.report.requests += webhook.requests;
     }
 
     fn cause(&self) -> members::Cause {

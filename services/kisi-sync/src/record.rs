@@ -174,12 +174,15 @@ pub async fn settle(
         txn.commit().await?;
         return Ok(true);
     };
-    let newest = held.version == version;
+    // Somebody asked for another look meanwhile: it is not answered by this one.
+    let asked_again = held.look_cause != snapshot.member.look_cause;
+    let newest = held.version == version && !asked_again;
     let told = held.answered_version >= version
         && outcome.word() != "granted"
         && outcome.word() != "revoked"
         && held.failure.as_deref() == outcome.failure
-        && held.held_by.is_some() == outcome.held;
+        && held.held_by.is_some() == outcome.held
+        && !snapshot.member.others_changed();
     let mut member = members::ActiveModel {
         ..Default::default()
     };
@@ -188,6 +191,7 @@ pub async fn settle(
         snapshot.member.answered_version = held.answered_version.max(version);
         member.applied_seq = ActiveValue::Set(snapshot.member.applied_seq);
         member.answered_version = ActiveValue::Set(snapshot.member.answered_version);
+        member.others_told = ActiveValue::Set(Some(snapshot.member.opened_by_others.clone()));
         let message = applied(snapshot, outcome, now);
         tell(&txn, &message, snapshot.member.traceparent.clone(), now).await?;
     }
@@ -205,6 +209,9 @@ pub async fn settle(
             member.kisi_user_id = ActiveValue::Set(None);
             member.looked = ActiveValue::Set(false);
         }
+    }
+    if asked_again {
+        member.looked = ActiveValue::Set(false);
     }
     members::Entity::update_many()
         .set(member)

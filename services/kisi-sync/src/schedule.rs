@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 use crate::store::{integrations, losses, members, syncs};
-use crate::{audit, held, reconcile};
+use crate::{audit, held, kisi_events, reconcile, store};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -140,6 +140,7 @@ async fn tidy(shared: &Shared, now: i64) -> Result<(), DbErr> {
         .filter(losses::Column::LostAt.lt(now - 2 * DAY))
         .exec(&shared.db)
         .await?;
+    store::kisi_events::forget(&shared.db, now - kisi_events::KEPT).await?;
     syncs::Entity::delete_many()
         .filter(syncs::Column::CreatedAt.lt(now - 30 * DAY))
         .exec(&shared.db)

@@ -19,6 +19,8 @@ pub enum Purpose {
     ApiKey,
     /// A member's Kisi login for unlocks from the server.
     MemberLogin,
+    /// What Kisi signs a gym's event webhooks with.
+    EventSignature,
 }
 
 impl Purpose {
@@ -26,6 +28,7 @@ impl Purpose {
         match self {
             Self::ApiKey => "kisi-api-key",
             Self::MemberLogin => "kisi-member-login",
+            Self::EventSignature => "kisi-event-signature",
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Shared {
     pub outbox: Notify,
     pub limits: access_domain::safety::Limits,
     pub reconcile_every: Duration,
+    /// Where Kisi reaches access-gateway; without it no event webhook is registered.
+    pub events_url: Option<String>,
     /// How long one request to Kisi may take, from its turn.
     pub request_timeout: Duration,
 }

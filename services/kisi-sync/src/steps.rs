@@ -40,6 +40,11 @@ impl Window {
         }
     }
 
+    /// Whether the same doors are open at the same times from `now` on.
+    pub fn opens_like(self, other: Self, now: i64) -> bool {
+        self.as_of(now) == other.as_of(now)
+    }
+
     fn has_ended(self, now: i64) -> bool {
         self.until.is_some_and(|until| until <= now)
     }

@@ -6,8 +6,10 @@
 pub mod applied_grants;
 pub mod audit;
 pub mod devices;
+pub mod event_webhooks;
 pub mod held_plans;
 pub mod integrations;
+pub mod kisi_events;
 pub mod leases;
 pub mod losses;
 pub mod member_logins;

@@ -14,6 +14,7 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
+use crate::steps::row_window;
 use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
 use crate::store::micros;
 
@@ -52,6 +53,7 @@ impl Engine {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, &rights);
+        self.settle_moved(attempt, &rights);
         self.settle_missing(attempt, lane, &rights).await?;
         self.note_others(attempt, user, &rights).await?;
         attempt.snapshot.member.looked = true;
@@ -102,6 +104,24 @@ impl Engine {
                         row.epoch = epoch;
                     });
                 }
+            }
+        }
+    }
+
+    /// Rows of ours whose window is not what it was: the next step puts it right.
+    fn settle_moved(&self, attempt: &mut Attempt, rights: &[RoleAssignment]) {
+        for right in rights {
+            let window = found_window(right);
+            let moved = attempt.snapshot.rows.iter().find(|row| {
+                row.assignment_id == Some(right.id)
+                    && row.state == STANDING
+                    && !row_window(row).opens_like(window, self.shared.now())
+            });
+            if let Some(row) = moved.map(|row| row.id) {
+                attempt.edit_row(row, |row| {
+                    row.valid_from = window.from;
+                    row.valid_until = window.until;
+                });
             }
         }
     }

@@ -54,7 +54,8 @@ impl Pass {
         work.extend(
             view.members
                 .iter()
-                .filter(|member| member.pending)
+                // And what is shown of others' doing is part of the answer.
+                .filter(|member| member.pending || member.others_changed())
                 .map(|member| member.member_id.clone()),
         );
         if matches!(self.sync.activation.as_str(), "first" | "associations") {

@@ -6,6 +6,9 @@ use contracts::integration::v1 as api;
 use tonic::Status;
 
 use super::Setup;
+use service_runtime::lifecycle::chain;
+
+use crate::event_webhook::Webhook;
 use crate::refusal;
 use crate::store::{applied_grants, integrations, members};
 
@@ -37,6 +40,7 @@ impl Setup {
                 ));
             }
         }
+        self.end_events(gym, &row, actor).await;
         self.changed(gym, |row| {
             row.enabled = false;
             row.activated = false;
@@ -53,6 +57,22 @@ impl Setup {
             .await
             .map_err(refusal::store)?;
         self.show(gym).await
+    }
+
+    /// A webhook that stays behind is refused here, and Kisi switches it off.
+    pub(super) async fn end_events(&self, gym: &str, row: &integrations::Model, actor: &str) {
+        let Ok(kisi) = self.kisi(row) else { return };
+        let mut webhook = Webhook {
+            shared: &self.shared,
+            gym,
+            kisi: &kisi,
+            cause: members::Cause::new("call", "DisableIntegration", Some(actor)),
+            requests: 0,
+        };
+        if let Err(error) = webhook.remove().await {
+            tracing::warn!(gym.id = %gym, error = %chain(&error),
+                "The event webhook of gym {gym} stays behind at Kisi");
+        }
     }
 
     /// The associations go, and with them every right of ours, each by the path of all others.

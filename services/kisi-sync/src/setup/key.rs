@@ -136,6 +136,7 @@ impl Setup {
             ));
         }
         if moves {
+            self.end_events(gym, &held, actor).await;
             self.forget_people(gym).await?;
         }
         let mut new = held.clone();

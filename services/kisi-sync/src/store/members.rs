@@ -59,6 +59,9 @@ pub struct Model {
     /// JSON list of groups that others opened for this person.
     #[sea_orm(column_type = "Text")]
     pub opened_by_others: String,
+    /// The same as the last answer told it; none is told as an empty list.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub others_told: Option<String>,
     /// `kisi_staff`, or the member who has the same e-mail.
     pub conflict: Option<String>,
     /// A held plan keeps this member's rights as they are.
@@ -134,6 +137,7 @@ impl Model {
             kisi_user_ours: false,
             looked: false,
             opened_by_others: "[]".to_owned(),
+            others_told: None,
             conflict: None,
             held_by: None,
             updated_at: 0,
@@ -154,6 +158,11 @@ impl Model {
                 id: self.cause_id.clone(),
                 actor: self.cause_actor.clone(),
             })
+    }
+
+    /// What others opened is not what was told of it.
+    pub fn others_changed(&self) -> bool {
+        self.others_told.as_deref().unwrap_or("[]") != self.opened_by_others
     }
 
     pub fn opened_by_others(&self) -> Result<Vec<i64>, DbErr> {
@@ -201,6 +210,42 @@ pub async fn find_for_update<C: ConnectionTrait>(
         _ => "",
     };
     find_locked(txn, gym, member, lock).await
+}
+
+/// The member who is this Kisi user, in one gym.
+pub async fn find_by_kisi_user<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    user: i64,
+) -> Result<Option<String>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::MemberId)
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::KisiUserId.eq(user))
+        .into_tuple()
+        .one(db)
+        .await
+}
+
+/// The member is looked at as if for the first time: what others did meanwhile counts.
+pub async fn look_again<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+    cause: &Cause,
+) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::Pending, Expr::value(true))
+        .col_expr(Column::LookCause, Expr::value(cause.stored()))
+        .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
+        .col_expr(Column::Looked, Expr::value(false))
+        .col_expr(Column::OpenedByOthers, Expr::value("[]"))
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::MemberId.eq(member))
+        .exec(db)
+        .await
+        .map(drop)
 }
 
 /// Keeps what a new version says of the member; everything about Kisi stays as it is.

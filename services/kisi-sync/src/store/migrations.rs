@@ -7,6 +7,7 @@ use sea_orm_migration::schema::{
 
 mod audit;
 mod devices;
+mod kisi_events;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(GrantsOfMember),
             Box::new(audit::Audit),
             Box::new(devices::Devices),
+            Box::new(kisi_events::KisiEvents),
         ]
     }
 

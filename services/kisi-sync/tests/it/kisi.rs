@@ -174,6 +174,55 @@ impl Kisi {
         self.control("hands", &change).await;
     }
 
+    /// Puts an end on a right, as somebody does in Kisi's pages.
+    pub async fn set_window_by_hand(&self, assignment: i64, until: &str) {
+        let change = json!({
+            "action": "set_window", "assignment_id": assignment, "valid_until": until,
+        });
+        self.control("hands", &change).await;
+    }
+
+    /// Name of each event webhook, and whether it is on.
+    pub fn webhooks(&self) -> Vec<(String, bool)> {
+        let state = self.simulator.shared().lock();
+        let rows = state.world.integrations.values();
+        rows.map(|row| (row.name.clone(), row.enabled)).collect()
+    }
+
+    /// As Kisi does when deliveries fail.
+    pub fn switch_webhooks_off(&self) {
+        let mut state = self.simulator.shared().lock();
+        for row in state.world.integrations.values_mut() {
+            row.enabled = false;
+        }
+    }
+
+    pub fn delete_webhooks(&self) {
+        self.simulator.shared().lock().world.integrations.clear();
+    }
+
+    /// A door that no plan opens.
+    pub fn other_door(&self) -> i64 {
+        let state = self.simulator.shared().lock();
+        let gate = state.world.locks.values().find(|lock| lock.name == "Gate");
+        gate.unwrap().id
+    }
+
+    /// The status of an unlock with this secret, past us.
+    pub async fn unlock_as(&self, secret: &str, lock: i64) -> u16 {
+        let answer = self
+            .http
+            .post(format!("{}/locks/{lock}/unlock", self.url()))
+            .header("authorization", format!("KISI-LOGIN {secret}"))
+            .header("accept", "application/json")
+            .header("content-type", "application/json")
+            .body("{}")
+            .send()
+            .await
+            .unwrap();
+        answer.status().as_u16()
+    }
+
     /// The key is dead from now on; answers another one of the same organization.
     pub async fn revoke_key(&self) -> String {
         let change = json!({ "action": "revoke_key", "secret": KEY });

@@ -9,6 +9,7 @@ mod devices;
 mod drift;
 mod harness;
 mod kisi;
+mod kisi_events;
 mod membership_events;
 mod outages;
 mod pace;
