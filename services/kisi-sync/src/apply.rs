@@ -127,7 +127,8 @@ impl Engine {
                     .snapshot
                     .situation(&wanted, &others, &attempt.refused, epoch, now);
             let Some(step) = situation.next_step() else {
-                attempt.outcome.held = situation.held && situation.unwanted().next().is_some();
+                attempt.outcome.held = (situation.held && situation.unwanted().next().is_some())
+                    || (situation.grants_held && !situation.missing().is_empty());
                 let plans = attempt.snapshot.member.plans()?;
                 if wanted.is_empty() && !plans.is_empty() && attempt.outcome.failure.is_none() {
                     attempt.outcome.failure = Some("no_association");

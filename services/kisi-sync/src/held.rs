@@ -18,6 +18,12 @@ use crate::store::{held_plans, members};
 /// A plan that nobody decided on expires; what it held is then looked at anew.
 const EXPIRES_AFTER: i64 = 3 * 24 * 3_600 * 1_000_000;
 
+/// Held for less than this from its end: shown once more.
+const REMINDER: i64 = 24 * 3_600 * 1_000_000;
+
+/// What the id of a plan of grants begins with.
+const GRANTS: &str = "hg_";
+
 /// The digest of a set: of its class and its members, sorted.
 pub fn digest(gym: &str, class: &str, members: &[String]) -> String {
     let mut sorted = members.to_vec();
@@ -56,14 +62,19 @@ pub async fn hold<C: ConnectionTrait>(
             let id = plan.id.clone();
             let mut row = plan.into_active_model();
             row.digest = ActiveValue::Set(digest(gym, class, &members));
-            row.revokes = ActiveValue::Set(count(members.len()));
+            row.revokes = ActiveValue::Set(revokes(class, &members));
+            row.grants = ActiveValue::Set(count(members.len()) - revokes(class, &members));
             row.members = ActiveValue::Set(json(&members));
             row.causes = ActiveValue::Set(json(&causes));
             row.update(db).await?;
             id
         }
         None => {
-            let id = format!("hp_{}", uuid::Uuid::now_v7().simple());
+            let mark = match class {
+                "grants" => GRANTS,
+                _ => "hp_",
+            };
+            let id = format!("{mark}{}", uuid::Uuid::now_v7().simple());
             let row = held_plans::ActiveModel {
                 id: ActiveValue::Set(id.clone()),
                 gym_id: ActiveValue::Set(gym.to_owned()),
@@ -71,8 +82,8 @@ pub async fn hold<C: ConnectionTrait>(
                 class: ActiveValue::Set(class.to_owned()),
                 causes: ActiveValue::Set(json(&[cause.to_owned()])),
                 members: ActiveValue::Set(json(held)),
-                revokes: ActiveValue::Set(count(held.len())),
-                grants: ActiveValue::Set(0),
+                revokes: ActiveValue::Set(revokes(class, held)),
+                grants: ActiveValue::Set(count(held.len()) - revokes(class, held)),
                 state: ActiveValue::Set("held".to_owned()),
                 sealed: ActiveValue::Set(false),
                 held_at: ActiveValue::Set(now),
@@ -91,12 +102,28 @@ pub async fn hold<C: ConnectionTrait>(
         gym,
         "plan_held",
         &id,
-        "More members would lose access at once than is usual; approve or discard the plan.",
+        match class {
+            "grants" => "The changed mapping would let in more members at once than is usual; approve or discard the plan.",
+            _ => "More members would lose access at once than is usual; approve or discard the plan.",
+        },
         "staff",
         now,
     )
     .await?;
     Ok(id)
+}
+
+/// Whether what holds the member keeps new rights from being given, and not old ones from being
+/// taken.
+pub fn holds_grants(plan: Option<&str>) -> bool {
+    plan.is_some_and(|plan| plan.starts_with(GRANTS))
+}
+
+fn revokes(class: &str, members: &[String]) -> i64 {
+    match class {
+        "grants" => 0,
+        _ => count(members.len()),
+    }
 }
 
 /// Sets or clears what holds these members.
@@ -114,6 +141,29 @@ pub async fn mark<C: ConnectionTrait>(
         members::Entity::update_many()
             .set(set)
             .filter(members::Column::GymId.eq(gym))
+            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Frees these members of this plan, and of no other.
+async fn release<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+    plan: &str,
+) -> Result<(), DbErr> {
+    for part in ids.chunks(500) {
+        let set = members::ActiveModel {
+            held_by: ActiveValue::Set(None),
+            ..Default::default()
+        };
+        members::Entity::update_many()
+            .set(set)
+            .filter(members::Column::GymId.eq(gym))
+            .filter(members::Column::HeldBy.eq(plan))
             .filter(members::Column::MemberId.is_in(part.iter().cloned()))
             .exec(db)
             .await?;
@@ -140,26 +190,78 @@ pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plan
         .await
 }
 
-/// Plans that nobody decided on in time. What they held is planned anew by the next pass, which
-/// holds it again if it is still too much.
-pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
+/// Plans that nobody decided on in time; answers the gyms whose held grants ended so. What a plan held
+/// is planned anew by the next pass, which holds it again if it is still too much.
+pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<Vec<String>, DbErr> {
     let late = held_plans::Entity::find()
         .filter(held_plans::Column::State.eq("held"))
         .filter(held_plans::Column::ExpiresAt.lte(now))
         .all(db)
         .await?;
+    let mut grants = Vec::new();
     for plan in late {
-        let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
-        let (gym, id) = (plan.gym_id.clone(), plan.id.clone());
+        if plan.class == "grants" {
+            grants.push(plan.gym_id.clone());
+        }
+        end(db, plan, now).await?;
+    }
+    Ok(grants)
+}
+
+/// The mapping has changed: what one before would have let in is not asked about any more.
+pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
+    let grants = held_plans::Entity::find()
+        .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::Class.eq("grants"))
+        .filter(held_plans::Column::State.is_in(["held", "discarded"]))
+        .all(db)
+        .await?;
+    for plan in grants {
+        end(db, plan, now).await?;
+    }
+    Ok(())
+}
+
+/// The plan is over, and its members are free of it.
+async fn end(db: &DatabaseConnection, plan: held_plans::Model, now: i64) -> Result<(), DbErr> {
+    let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
+    let (gym, id) = (plan.gym_id.clone(), plan.id.clone());
+    let txn = db.begin().await?;
+    release(&txn, &gym, &members, &id).await?;
+    let mut row = plan.into_active_model();
+    row.state = ActiveValue::Set("expired".to_owned());
+    row.update(&txn).await?;
+    state::change(&txn, &gym, now, |row| {
+        state::settle_attention(row, |matter| {
+            matter.what == "plan_held" && matter.subject == id
+        })
+    })
+    .await?;
+    txn.commit().await
+}
+
+/// Says once more, a day before, that a plan waits for a decision.
+pub async fn remind(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
+    let soon = held_plans::Entity::find()
+        .filter(held_plans::Column::State.eq("held"))
+        .filter(held_plans::Column::ExpiresAt.lte(now + REMINDER))
+        .filter(held_plans::Column::ExpiresAt.gt(now))
+        .all(db)
+        .await?;
+    for plan in soon {
+        let message =
+            "A held plan expires within a day, and is then planned anew: approve or discard it.";
         let txn = db.begin().await?;
-        mark(&txn, &gym, &members, None).await?;
-        let mut row = plan.into_active_model();
-        row.state = ActiveValue::Set("expired".to_owned());
-        row.update(&txn).await?;
-        state::change(&txn, &gym, now, |row| {
-            state::settle_attention(row, |matter| {
-                matter.what == "plan_held" && matter.subject == id
-            })
+        state::change(&txn, &plan.gym_id, now, |row| {
+            let mut attention = row.attention()?;
+            for matter in attention
+                .iter_mut()
+                .filter(|matter| matter.what == "plan_held" && matter.subject == plan.id)
+            {
+                message.clone_into(&mut matter.message);
+            }
+            state::set_attention(row, &attention);
+            Ok(())
         })
         .await?;
         txn.commit().await?;

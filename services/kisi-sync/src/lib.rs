@@ -37,6 +37,7 @@ pub mod integration_state;
 mod measures;
 pub mod outbox;
 pub mod ownership;
+mod reseal;
 pub mod sealing;
 pub mod shared;
 pub mod store;
@@ -136,6 +137,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     );
     let supervisor = tokio::spawn(supervisor);
     tokio::spawn(schedule::keep(Arc::clone(&shared), shutdown.clone()));
+    tokio::spawn(reseal::keep(Arc::clone(&shared), shutdown.clone()));
     tokio::spawn(hints::listen(
         Arc::clone(&shared),
         config.database_url.clone(),

@@ -19,7 +19,7 @@ use crate::event_webhook::Webhook;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
-use crate::{doors, worker};
+use crate::{doors, held, worker};
 
 mod carry_out;
 mod conclude;
@@ -164,6 +164,10 @@ impl Pass {
             .await?
             .filter(integrations::Model::is_live)
             .ok_or(ReconcileError::NotSetUp)?;
+        if self.sync.activation == "associations" {
+            // What was held of a former mapping is not this one's.
+            held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
+        }
         self.compare_versions().await;
         let kisi = self.shared.kisi_of(&integration)?;
         self.look_at_doors(&kisi, &integration).await?;
@@ -174,6 +178,7 @@ impl Pass {
         self.correct(&view, &observed).await?;
         let view = View::read(&self.shared, view.integration).await?;
         let plan = view.plan(&observed, view.associations()?, began)?;
+        let plan = self.second_look(&kisi, &view, plan).await?;
         self.report_unmanaged(&observed);
         self.apply(&view, &plan).await?;
         self.look_after_webhook(&kisi).await;

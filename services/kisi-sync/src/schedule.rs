@@ -125,7 +125,12 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         }
     }
     if is_due {
-        held::expire(&shared.db, now).await?;
+        held::remind(&shared.db, now).await?;
+        for gym in held::expire(&shared.db, now).await? {
+            // The mapping that would let so many in is looked at as one again.
+            reconcile::queue(shared, &gym, "associations", None, None).await?;
+        }
+        shared.outbox.notify_one();
         tidy(shared, now).await?;
         for gym in &gyms {
             audit::prune::prune(&shared.db, gym, now).await?;

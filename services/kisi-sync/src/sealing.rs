@@ -98,6 +98,11 @@ impl Sealer {
         Ok(Self { keys })
     }
 
+    /// The id of the key that seals.
+    pub fn newest(&self) -> &str {
+        &self.keys[0].0
+    }
+
     /// Seals `secret` for one row of one gym. `nonce` must be random and never used before.
     pub fn seal(
         &self,

@@ -71,6 +71,7 @@ impl Snapshot {
         epoch: i64,
         now: i64,
     ) -> Situation<'a> {
+        let grants_held = crate::held::holds_grants(self.member.held_by.as_deref());
         Situation {
             wanted,
             rows: &self.rows,
@@ -78,7 +79,8 @@ impl Snapshot {
             looked: self.member.looked,
             opened_by_others,
             refused,
-            held: self.member.held_by.is_some(),
+            held: self.member.held_by.is_some() && !grants_held,
+            grants_held,
             epoch,
             now,
         }

@@ -123,6 +123,8 @@ pub struct Situation<'a> {
     pub refused: &'a BTreeSet<i64>,
     /// Rights stay as they are, because a plan with this member is held.
     pub held: bool,
+    /// No new right is given, because a plan of grants with this member is held.
+    pub grants_held: bool,
     /// The lease's epoch: rows intended under another one may have been sent.
     pub epoch: i64,
     pub now: i64,
@@ -146,7 +148,9 @@ impl Situation<'_> {
         if let Some(row) = intended().find(|row| !self.wanted.contains_key(&row.group_id)) {
             return Some(Step::Forget { row: row.id });
         }
-        if let Some(step) = self.next_grant() {
+        if !self.grants_held
+            && let Some(step) = self.next_grant()
+        {
             return Some(step);
         }
         self.next_correction().or_else(|| self.next_revoke())

@@ -1,11 +1,12 @@
 //! The third part of a pass: the plan past the brake, the members marked, and what came of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use access_domain::ids::MemberId;
 use access_domain::plan::{Plan, Step};
 use contracts::integration::v1::{StepFailure, SyncReport};
+use kisi_client::{HttpKisi, Lane};
 use sea_orm::TransactionTrait;
 use tokio::sync::mpsc;
 
@@ -16,25 +17,67 @@ use crate::store::members;
 use crate::worker::Job;
 
 impl Pass {
+    /// Losses that no fact about the very members explains are looked at a second time, at Kisi and
+    /// in the tables, and only what both looks say is done.
+    pub(super) async fn second_look(
+        &mut self,
+        kisi: &HttpKisi,
+        view: &View,
+        plan: Plan,
+    ) -> Result<Plan, ReconcileError> {
+        let is_loss = |step: &Step| matches!(step, Step::Revoke { .. });
+        let groups: BTreeSet<i64> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Revoke { group, .. } => Some(group.0),
+                _ => None,
+            })
+            .collect();
+        let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
+        if groups.is_empty() || confirmed {
+            return Ok(plan);
+        }
+        let now = self.shared.now();
+        let again = View::read(&self.shared, view.integration.clone()).await?;
+        let observed = again
+            .observe_groups(kisi, Lane::Reconcile, &groups, now)
+            .await?;
+        self.report.requests += observed.requests;
+        let second = again.plan(&observed, again.associations()?, now)?;
+        let steps = plan.steps.into_iter();
+        Ok(Plan {
+            steps: steps
+                .filter(|step| !is_loss(step) || second.steps.contains(step))
+                .collect(),
+        })
+    }
+
     /// Marks the members that differ and waits for what comes of each.
     pub(super) async fn apply(&mut self, view: &View, plan: &Plan) -> Result<(), ReconcileError> {
         let now = self.shared.now();
         self.report.members = count(view.members.len());
         let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
-        let held: BTreeSet<String> = view
+        let losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
+        let gains: Vec<String> = names(plan.gains().iter());
+        // What a person has to decide on, or has decided to leave, is not asked again.
+        let held_by: BTreeMap<&str, &str> = view
             .members
             .iter()
-            .filter(|member| member.held_by.is_some())
-            .map(|member| member.member_id.clone())
+            .filter_map(|row| Some((row.member_id.as_str(), row.held_by.as_deref()?)))
             .collect();
-        let mut losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
-        // What a person has to decide on, or has decided to leave, is not asked again.
-        let asked = losses.len();
-        losses.retain(|member| !held.contains(member));
-        self.is_held = losses.len() < asked;
-        self.report.held = count(asked - losses.len());
-        let gains: Vec<String> = names(plan.gains().iter());
-        let mut skipped = BTreeSet::new();
+        let decided = |member: &String, grants: bool| {
+            let plan = held_by.get(member.as_str()).copied();
+            plan.is_some() && held::holds_grants(plan) == grants
+        };
+        let (held, losses): (Vec<_>, Vec<_>) = losses
+            .into_iter()
+            .partition(|member| decided(member, false));
+        let (kept_out, gains): (Vec<_>, Vec<_>) =
+            gains.into_iter().partition(|member| decided(member, true));
+        self.is_held = held.len() + kept_out.len() > 0;
+        self.report.held = count(held.len() + kept_out.len());
+        let mut skipped: BTreeSet<String> = kept_out.into_iter().collect();
         if let Some(brake) = self.shared.workers.brake(&self.gym) {
             brake.recount(&self.shared.db, &self.gym).await?;
             if !confirmed && !brake.room(&losses, "unexplained", now) {

@@ -52,6 +52,7 @@ impl Case {
             opened_by_others: &self.others,
             refused: &BTreeSet::new(),
             held: self.held,
+            grants_held: false,
             epoch: 3,
             now: NOW,
         }

@@ -15,6 +15,7 @@ mod outages;
 mod pace;
 mod people;
 mod replicas;
+mod sealing_keys;
 mod set_up;
 mod settling;
 mod windows;
