@@ -25,6 +25,7 @@ use crate::store::members;
 const MOST_STEPS: u32 = 60;
 
 mod attempt;
+mod changed_person;
 mod forget;
 mod grant;
 mod look;
@@ -153,6 +154,8 @@ impl Engine {
         match step {
             Step::FindUser => self.find_user(attempt, lane).await,
             Step::Look => self.look(attempt, lane).await,
+            Step::CheckPerson => self.check_person(attempt, lane).await,
+            Step::LeaveFormer => self.leave_former(attempt).await,
             Step::Intend(groups) => self.intend(attempt, &groups).await.map_err(Trouble::from),
             Step::Forget { row } => {
                 attempt.remove_row(row);

@@ -5,10 +5,16 @@
 use std::collections::BTreeMap;
 
 use contracts::membership::v1::membership_service_client::MembershipServiceClient;
-use contracts::membership::v1::{GetMemberRequest, ListMemberVersionsRequest, RepublishGymRequest};
+use contracts::membership::v1::{
+    GetMemberRequest, ListMemberVersionsRequest, ListMembersRequest, RepublishGymRequest,
+};
 use service_runtime::grpc::ServiceChannel;
 use tonic::{Code, Status};
 
+use crate::store::members::digest_of_person;
+
+/// Members of a page with names.
+const PEOPLE_AT_ONCE: i32 = 500;
 /// The most members asked to be republished in one call.
 const REPUBLISH_AT_ONCE: usize = 500;
 
@@ -16,6 +22,19 @@ const REPUBLISH_AT_ONCE: usize = 500;
 pub struct Person {
     pub email: String,
     pub name: Option<String>,
+}
+
+impl Person {
+    /// See [`digest_of_person`].
+    pub fn digest(&self, gym: &str, member: &str) -> String {
+        digest_of_person(gym, member, &self.email, self.name.as_deref())
+    }
+
+    fn of(email: &str, name: &str) -> Option<Self> {
+        let email = email.trim().to_lowercase();
+        let name = Some(name.trim().to_owned()).filter(|name| !name.is_empty());
+        (!email.is_empty()).then_some(Self { email, name })
+    }
 }
 
 /// membership-events over gRPC.
@@ -59,12 +78,31 @@ impl Directory {
             Err(status) if status.code() == Code::NotFound => return Ok(None),
             Err(status) => return Err(status),
         };
-        let email = found.email.trim().to_lowercase();
-        if email.is_empty() {
-            return Ok(None);
+        Ok(Person::of(&found.email, &found.name).map(|person| (person, found.erased)))
+    }
+
+    /// Member to the digest of name and e-mail, of the whole gym.
+    pub async fn list_digests(&self, gym: &str) -> Result<BTreeMap<String, String>, Status> {
+        let mut digests = BTreeMap::new();
+        let mut request = ListMembersRequest {
+            gym_id: gym.to_owned(),
+            page_size: PEOPLE_AT_ONCE,
+            ..ListMembersRequest::default()
+        };
+        loop {
+            let page = self.client.clone().list_members(request.clone()).await?;
+            let page = page.into_inner();
+            for member in page.members.into_iter().filter(|member| !member.erased) {
+                if let Some(person) = Person::of(&member.email, &member.name) {
+                    let digest = person.digest(gym, &member.member_id);
+                    digests.insert(member.member_id, digest);
+                }
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(digests);
+            }
+            request.page_token = page.next_page_token;
         }
-        let name = Some(found.name.trim().to_owned()).filter(|name| !name.is_empty());
-        Ok(Some((Person { email, name }, found.erased)))
     }
 
     /// Member to version, of the whole gym.

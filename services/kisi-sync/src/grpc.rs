@@ -268,9 +268,16 @@ impl KisiSyncService for KisiSync {
         }
         let known = members::find(&self.shared.db, &gym, &member)
             .await
-            .map_err(refusal::store)?;
-        if known.is_none() {
-            return Err(Status::not_found("there is no such member"));
+            .map_err(refusal::store)?
+            .ok_or_else(|| Status::not_found("there is no such member"))?;
+        // Whoever asks may have changed the e-mail a moment ago. Without an answer the rest is done.
+        if let Ok(Some(person)) = self.shared.directory.find_person(&gym, &member).await
+            && known.kisi_user_id.is_some()
+            && known.person_digest != Some(person.digest(&gym, &member))
+        {
+            members::set_person_digest(&self.shared.db, &gym, &member, members::CHANGED)
+                .await
+                .map_err(refusal::store)?;
         }
         let cause = members::Cause::new("call", "SyncMember", Some(&actor));
         members::look_again(&self.shared.db, &gym, &member, &cause)

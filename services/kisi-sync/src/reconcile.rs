@@ -24,6 +24,7 @@ use crate::{doors, held, worker};
 mod carry_out;
 mod conclude;
 mod correct;
+mod people;
 mod versions;
 mod view;
 
@@ -31,8 +32,8 @@ pub use view::View;
 
 /// Failures and strange rights that a report names.
 const NAMED: usize = 100;
-/// Doors are looked at again after this.
-const DOORS_EVERY: i64 = 3_600 * 1_000_000;
+/// Doors and people are looked at again after this.
+const HOURLY: i64 = 3_600 * 1_000_000;
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +170,9 @@ impl Pass {
             held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
         }
         self.compare_versions().await;
+        if self.is_hourly(&integration) {
+            self.compare_people().await?;
+        }
         let kisi = self.shared.kisi_of(&integration)?;
         self.look_at_doors(&kisi, &integration).await?;
         let began = self.shared.now();
@@ -185,16 +189,22 @@ impl Pass {
         self.conclude(&observed).await
     }
 
+    /// Doors and people are looked at once an hour, and whenever somebody asks for a pass.
+    fn is_hourly(&self, integration: &integrations::Model) -> bool {
+        let now = self.shared.now();
+        let recent = |at: i64| now - at < HOURLY;
+        self.sync.activation != "schedule" || !integration.doors_looked_at.is_some_and(recent)
+    }
+
     async fn look_at_doors(
         &mut self,
         kisi: &HttpKisi,
         integration: &integrations::Model,
     ) -> Result<(), ReconcileError> {
-        let now = self.shared.now();
-        let recent = |at: i64| now - at < DOORS_EVERY;
-        if integration.doors_looked_at.is_some_and(recent) && self.sync.activation == "schedule" {
+        if !self.is_hourly(integration) {
             return Ok(());
         }
+        let now = self.shared.now();
         let (groups, requests) = doors::list(kisi, Lane::Reconcile, integration).await?;
         self.report.requests += requests;
         let txn = self.shared.db.begin().await?;

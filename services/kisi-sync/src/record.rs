@@ -97,6 +97,8 @@ pub async fn write<C: ConnectionTrait>(
                 let person = members::ActiveModel {
                     kisi_user_id: ActiveValue::Set(member.kisi_user_id),
                     kisi_user_ours: ActiveValue::Set(member.kisi_user_ours),
+                    person_digest: ActiveValue::Set(member.person_digest.clone()),
+                    former_user_id: ActiveValue::Set(member.former_user_id),
                     looked: ActiveValue::Set(member.looked),
                     opened_by_others: ActiveValue::Set(member.opened_by_others.clone()),
                     conflict: ActiveValue::Set(member.conflict.clone()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::steps::{self, Situation, Window};
+use crate::store::members::CHANGED;
 use crate::store::{applied_grants, integrations, members};
 
 /// Read at once; changed in memory as answers come, and in the tables with them.
@@ -75,7 +76,10 @@ impl Snapshot {
         Situation {
             wanted,
             rows: &self.rows,
-            user_known: self.member.kisi_user_id.is_some(),
+            user: self.member.kisi_user_id,
+            person_changed: !self.member.erased
+                && self.member.person_digest.as_deref() == Some(CHANGED),
+            former_user: self.member.former_user_id,
             looked: self.member.looked,
             opened_by_others,
             refused,

@@ -84,6 +84,10 @@ pub fn wanted(
 pub enum Step {
     /// Find the person at Kisi, or make one.
     FindUser,
+    /// Name or e-mail have changed: tell Kisi, or move to another user.
+    CheckPerson,
+    /// Nothing of ours is left to a former user: it may go.
+    LeaveFormer,
     /// List the person's rights: before a first grant, or after a lost answer.
     Look,
     /// Write down that these are about to be granted.
@@ -116,7 +120,11 @@ pub enum Step {
 pub struct Situation<'a> {
     pub wanted: &'a BTreeMap<i64, Window>,
     pub rows: &'a [applied_grants::Model],
-    pub user_known: bool,
+    /// Who the person is at Kisi. Rows of another user are those of a former e-mail.
+    pub user: Option<i64>,
+    /// Name or e-mail are not those that Kisi has.
+    pub person_changed: bool,
+    pub former_user: Option<i64>,
     pub looked: bool,
     pub opened_by_others: &'a [i64],
     /// Groups whose grant was refused in this very attempt.
@@ -141,11 +149,19 @@ impl Situation<'_> {
         if self.rows.iter().any(|row| is_unsettled(row, self.epoch)) {
             return Some(Step::Look);
         }
-        if self.user_known && !self.looked {
+        let check = self.person_changed && self.user.is_some();
+        // Rights go to the new user, and no revoke waits for that.
+        if check && !self.wanted.is_empty() && !self.grants_held {
+            return Some(Step::CheckPerson);
+        }
+        if self.user.is_some() && !self.looked {
             return Some(Step::Look);
         }
         let intended = || self.rows.iter().filter(|row| row.state == INTENDED);
-        if let Some(row) = intended().find(|row| !self.wanted.contains_key(&row.group_id)) {
+        let no_use = |row: &&applied_grants::Model| {
+            !self.wanted.contains_key(&row.group_id) || !self.is_current(row)
+        };
+        if let Some(row) = intended().find(no_use) {
             return Some(Step::Forget { row: row.id });
         }
         if !self.grants_held
@@ -153,7 +169,21 @@ impl Situation<'_> {
         {
             return Some(step);
         }
-        self.next_correction().or_else(|| self.next_revoke())
+        self.next_correction()
+            .or_else(|| self.next_revoke())
+            .or_else(|| check.then_some(Step::CheckPerson))
+            .or_else(|| self.next_farewell())
+    }
+
+    fn next_farewell(&self) -> Option<Step> {
+        let former = self.former_user.filter(|user| Some(*user) != self.user)?;
+        let is_bare = self.rows.iter().all(|row| row.kisi_user_id != former);
+        is_bare.then_some(Step::LeaveFormer)
+    }
+
+    /// Of the user that the person is now. Without one, all rows are.
+    fn is_current(&self, row: &applied_grants::Model) -> bool {
+        self.user.is_none_or(|user| row.kisi_user_id == user)
     }
 
     fn next_grant(&self) -> Option<Step> {
@@ -166,7 +196,7 @@ impl Situation<'_> {
         if intended.is_empty() && missing.is_empty() {
             return None;
         }
-        if !self.user_known {
+        if self.user.is_none() {
             return Some(Step::FindUser);
         }
         if let Some(row) = intended.first() {
@@ -183,7 +213,9 @@ impl Situation<'_> {
         self.wanted
             .iter()
             .filter(|(group, _)| {
-                !self.rows.iter().any(|row| row.group_id == **group)
+                let has =
+                    |row: &applied_grants::Model| row.group_id == **group && self.is_current(row);
+                !self.rows.iter().any(has)
                     && !self.opened_by_others.contains(group)
                     && !self.refused.contains(group)
             })
@@ -191,7 +223,8 @@ impl Situation<'_> {
             .collect()
     }
 
-    /// Of several rows the one with the right window stays.
+    /// Of several rows the one with the right window stays, and none of a former user once there is
+    /// one of the present one.
     fn next_correction(&self) -> Option<Step> {
         for (group, window) in self.wanted {
             if self.refused.contains(group) {
@@ -202,12 +235,15 @@ impl Situation<'_> {
                 .iter()
                 .filter(|row| row.group_id == *group && row.state == STANDING)
                 .collect();
+            let (standing, former): (Vec<_>, Vec<_>) =
+                standing.into_iter().partition(|row| self.is_current(row));
             let right = standing
                 .iter()
                 .find(|row| row_window(row).as_of(self.now) == *window);
             match (right, standing.first()) {
                 (Some(right), _) => {
-                    if let Some(other) = standing.iter().find(|row| row.id != right.id) {
+                    let mut others = standing.iter().chain(&former);
+                    if let Some(other) = others.find(|row| row.id != right.id) {
                         return Some(Step::RemoveDuplicate {
                             row: other.id,
                             group: *group,
@@ -239,9 +275,13 @@ impl Situation<'_> {
 
     /// Standing rows that nothing wants.
     pub fn unwanted(&self) -> impl Iterator<Item = &applied_grants::Model> {
+        let no_use = |row: &applied_grants::Model| {
+            let opened = self.opened_by_others.contains(&row.group_id);
+            !self.wanted.contains_key(&row.group_id) || (opened && !self.is_current(row))
+        };
         self.rows
             .iter()
-            .filter(|row| row.state == STANDING && !self.wanted.contains_key(&row.group_id))
+            .filter(move |row| row.state == STANDING && no_use(row))
     }
 }
 

@@ -19,6 +19,7 @@ impl Engine {
         if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
             return Ok(());
         }
+        self.leave_former(attempt).await?;
         if attempt.snapshot.member.kisi_user_id.is_none() {
             self.find_erased(attempt).await?;
         }
@@ -92,6 +93,8 @@ impl Engine {
         let held = &mut attempt.snapshot.member;
         held.kisi_user_id = None;
         held.kisi_user_ours = false;
+        held.person_digest = None;
+        held.former_user_id = None;
         held.looked = false;
         held.conflict = None;
         held.opened_by_others = "[]".to_owned();
@@ -106,7 +109,11 @@ impl Engine {
         Ok(())
     }
 
-    async fn may_be_deleted(&self, attempt: &mut Attempt, user: i64) -> Result<bool, Trouble> {
+    pub(super) async fn may_be_deleted(
+        &self,
+        attempt: &mut Attempt,
+        user: i64,
+    ) -> Result<bool, Trouble> {
         let elsewhere = members::Entity::find()
             .filter(members::Column::GymId.ne(&self.gym))
             .filter(members::Column::KisiUserId.eq(user))

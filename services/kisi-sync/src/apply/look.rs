@@ -23,12 +23,13 @@ const CLOCKS_DIFFER_BY: i64 = 120_000_000;
 
 impl Engine {
     pub(crate) async fn look(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
-        let user = attempt
-            .snapshot
-            .rows
-            .first()
+        // A row whose answer was lost may be one of a former user.
+        let rows = &attempt.snapshot.rows;
+        let lost = rows.iter().find(|row| row.state != STANDING);
+        let user = lost
             .map(|row| row.kisi_user_id)
-            .or(attempt.snapshot.member.kisi_user_id);
+            .or(attempt.snapshot.member.kisi_user_id)
+            .or(rows.first().map(|row| row.kisi_user_id));
         let Some(user) = user else {
             return Ok(());
         };
@@ -47,29 +48,37 @@ impl Engine {
             .filter(|right| right.assignee_id == user)
             .collect();
         // Before a first grant only: what we gave before is still ours to take back.
-        if attempt.snapshot.rows.is_empty()
+        let rows = &attempt.snapshot.rows;
+        if rows.iter().all(|row| row.kisi_user_id != user)
             && rights.iter().any(|right| is_staff(right.applies_to_type))
         {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
-        self.settle_unsettled(attempt, &rights);
+        self.settle_unsettled(attempt, user, &rights);
         self.settle_moved(attempt, &rights);
-        self.settle_missing(attempt, lane, &rights).await?;
-        self.note_others(attempt, user, &rights).await?;
-        attempt.snapshot.member.looked = true;
+        self.settle_missing(attempt, lane, user, &rights).await?;
+        if attempt
+            .snapshot
+            .member
+            .kisi_user_id
+            .is_none_or(|known| known == user)
+        {
+            self.note_others(attempt, user, &rights).await?;
+            attempt.snapshot.member.looked = true;
+        }
         attempt.changes.push(Change::Person);
         Ok(())
     }
 
     /// Rows whose answer is not known: found at Kisi, or certainly not applied.
-    fn settle_unsettled(&self, attempt: &mut Attempt, rights: &[RoleAssignment]) {
+    fn settle_unsettled(&self, attempt: &mut Attempt, user: i64, rights: &[RoleAssignment]) {
         let owner = attempt.snapshot.integration.owner_user_id;
         let mut known = known_assignments(&attempt.snapshot.rows);
         let unsettled: Vec<applied_grants::Model> = attempt
             .snapshot
             .rows
             .iter()
-            .filter(|row| row.state != STANDING)
+            .filter(|row| row.state != STANDING && row.kisi_user_id == user)
             .cloned()
             .collect();
         for row in unsettled {
@@ -131,6 +140,7 @@ impl Engine {
         &self,
         attempt: &mut Attempt,
         lane: Lane,
+        user: i64,
         rights: &[RoleAssignment],
     ) -> Result<(), Trouble> {
         let listed: BTreeSet<i64> = rights.iter().map(|right| right.id).collect();
@@ -138,7 +148,7 @@ impl Engine {
             .snapshot
             .rows
             .iter()
-            .filter(|row| row.state == STANDING)
+            .filter(|row| row.state == STANDING && row.kisi_user_id == user)
             .filter_map(|row| Some((row.id, row.assignment_id?)))
             .filter(|(_, assignment)| !listed.contains(assignment))
             .collect();

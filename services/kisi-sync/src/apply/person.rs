@@ -9,6 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::{Attempt, Engine};
 use crate::audit::Entry;
+use crate::directory::Person;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::members;
@@ -31,6 +32,19 @@ impl Engine {
                 code: None,
             });
         };
+        self.place(attempt, lane, person).await
+    }
+
+    /// Who this person is at Kisi: found by the e-mail, or made.
+    pub(super) async fn place(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        person: Person,
+    ) -> Result<(), Trouble> {
+        let member = attempt.snapshot.member.member_id.clone();
+        let digest = person.digest(&self.gym, &member);
+        attempt.snapshot.member.person_digest = Some(digest);
         if let Some(user) = self.search(attempt, lane, &person.email).await? {
             return self.take_user(attempt, lane, user).await;
         }

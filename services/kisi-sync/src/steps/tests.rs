@@ -3,6 +3,7 @@
 use super::*;
 
 const NOW: i64 = 1_800_000_000 * SECOND;
+const USER: i64 = 7;
 
 fn row(id: i64, group: i64, state: &str, epoch: i64) -> applied_grants::Model {
     applied_grants::Model {
@@ -11,7 +12,7 @@ fn row(id: i64, group: i64, state: &str, epoch: i64) -> applied_grants::Model {
         gym_id: "g".into(),
         member_id: "m".into(),
         group_id: group,
-        kisi_user_id: 7,
+        kisi_user_id: USER,
         assignment_id: (state == STANDING).then_some(1000 + id),
         state: state.into(),
         epoch,
@@ -29,6 +30,8 @@ struct Case {
     looked: bool,
     others: Vec<i64>,
     held: bool,
+    person_changed: bool,
+    former_user: Option<i64>,
 }
 
 fn case(wanted: &[i64], rows: Vec<applied_grants::Model>) -> Case {
@@ -39,6 +42,8 @@ fn case(wanted: &[i64], rows: Vec<applied_grants::Model>) -> Case {
         looked: true,
         others: vec![],
         held: false,
+        person_changed: false,
+        former_user: None,
     }
 }
 
@@ -47,7 +52,9 @@ impl Case {
         Situation {
             wanted: &self.wanted,
             rows: &self.rows,
-            user_known: self.user_known,
+            user: self.user_known.then_some(USER),
+            person_changed: self.person_changed,
+            former_user: self.former_user,
             looked: self.looked,
             opened_by_others: &self.others,
             refused: &BTreeSet::new(),
@@ -153,4 +160,51 @@ fn a_wrong_window_is_changed_and_a_beginning_that_has_passed_is_none() {
         case(&[5], vec![old]).next(),
         Some(Step::ChangeWindow { row: 1, .. })
     ));
+}
+
+fn of_former(id: i64, group: i64) -> applied_grants::Model {
+    applied_grants::Model {
+        kisi_user_id: 6,
+        ..row(id, group, STANDING, 1)
+    }
+}
+
+#[test]
+fn rights_move_to_a_new_user_new_before_old_and_then_the_old_user_goes() {
+    let mut case = case(&[5], vec![of_former(1, 5)]);
+    case.former_user = Some(6);
+    let grant = Some(Step::Intend(vec![(5, Window::default())]));
+    assert_eq!(case.next(), grant);
+    case.rows.push(row(2, 5, STANDING, 3));
+    assert_eq!(
+        case.next(),
+        Some(Step::RemoveDuplicate { row: 1, group: 5 })
+    );
+    case.rows.remove(0);
+    assert_eq!(case.next(), Some(Step::LeaveFormer));
+    case.former_user = None;
+    assert_eq!(case.next(), None);
+}
+
+#[test]
+fn a_former_right_stays_while_the_new_one_cannot_be_given_and_goes_when_others_gave_it() {
+    let mut case = case(&[5], vec![of_former(1, 5)]);
+    // The new person is somebody else's: nobody is known any more, and nothing is taken away.
+    case.user_known = false;
+    assert_eq!(case.next(), None);
+    case.user_known = true;
+    case.others = vec![5];
+    assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
+}
+
+#[test]
+fn a_changed_person_is_looked_at_before_a_grant_and_after_a_revoke() {
+    let mut case = case(&[5], vec![]);
+    case.person_changed = true;
+    assert_eq!(case.next(), Some(Step::CheckPerson));
+    case.wanted.clear();
+    case.rows.push(row(1, 5, STANDING, 1));
+    assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
+    case.rows.clear();
+    assert_eq!(case.next(), Some(Step::CheckPerson));
 }

@@ -71,6 +71,15 @@ pub async fn remove<C: ConnectionTrait>(db: &C, gym: &str, login: i64) -> Result
     Ok(removed.rows_affected > 0)
 }
 
+/// A Kisi user is gone, and the phones with it.
+pub async fn remove_of_user<C: ConnectionTrait>(db: &C, user: i64) -> Result<(), DbErr> {
+    Entity::delete_many()
+        .filter(Column::KisiUserId.eq(user))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// Nothing of the member's phones is kept.
 pub async fn remove_all<C: ConnectionTrait>(db: &C, gym: &str, member: &str) -> Result<(), DbErr> {
     Entity::delete_many()

@@ -54,6 +54,11 @@ pub struct Model {
     pub kisi_user_id: Option<i64>,
     /// The user was made by us.
     pub kisi_user_ours: bool,
+    /// Of the name and e-mail that Kisi has, by [`digest_of_person`]; [`CHANGED`] when they are not
+    /// the member's any more.
+    pub person_digest: Option<String>,
+    /// A user of ours whom a changed e-mail left behind, until it is gone at Kisi.
+    pub former_user_id: Option<i64>,
     /// The user's rights were looked at since the user is known.
     pub looked: bool,
     /// JSON list of groups that others opened for this person.
@@ -82,6 +87,32 @@ pub struct WantedPlan {
     pub from: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
+}
+
+/// What `person_digest` is when name or e-mail have changed.
+pub const CHANGED: &str = "changed";
+
+/// Tells whether a person's name or e-mail changed, without keeping either.
+pub fn digest_of_person(gym: &str, member: &str, email: &str, name: Option<&str>) -> String {
+    use sha2::{Digest, Sha256};
+    let text = format!("{gym}\n{member}\n{email}\n{}", name.unwrap_or_default());
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// Keeps the digest of a person, or that it does not hold any more.
+pub async fn set_person_digest<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    member: &str,
+    digest: &str,
+) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::PersonDigest, Expr::value(digest))
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::MemberId.eq(member))
+        .exec(db)
+        .await
+        .map(drop)
 }
 
 /// What, and who, caused a change.
@@ -135,6 +166,8 @@ impl Model {
             kisi_code: None,
             kisi_user_id: None,
             kisi_user_ours: false,
+            person_digest: None,
+            former_user_id: None,
             looked: false,
             opened_by_others: "[]".to_owned(),
             others_told: None,

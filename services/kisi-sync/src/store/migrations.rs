@@ -8,6 +8,7 @@ use sea_orm_migration::schema::{
 mod audit;
 mod devices;
 mod kisi_events;
+mod people;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(audit::Audit),
             Box::new(devices::Devices),
             Box::new(kisi_events::KisiEvents),
+            Box::new(people::People),
         ]
     }
 

@@ -151,6 +151,12 @@ impl Kisi {
             .clone()
     }
 
+    pub fn name_of(&self, email: &str) -> String {
+        let state = self.simulator.shared().lock();
+        let user = state.world.users.values().find(|user| user.email == email);
+        user.unwrap().name.clone()
+    }
+
     pub fn emails_of_users(&self) -> Vec<String> {
         let state = self.simulator.shared().lock();
         state

@@ -175,3 +175,138 @@ async fn an_end_keeps_what_kisi_holds_or_takes_ours_back() {
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 4);
     replica.stop().await;
 }
+
+/// The directory has another name and e-mail for a member, and nothing is published of it.
+fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
+    let mut person = stage.directory.get(GYM, member);
+    person.email = email.to_owned();
+    person.name = name.to_owned();
+    stage.directory.insert(person);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_name_follows_with_the_next_pass_and_once() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 7).await;
+    renamed(&stage, "m7", "m7@example.com", "Ada E. Example");
+    assert_eq!(replica.sync().await.state, "done");
+    let writes = stage.kisi.writes().await;
+    assert_eq!(writes.len(), 1, "{writes:?}");
+    assert!(writes[0].starts_with("PATCH /users/"));
+    assert_eq!(stage.kisi.name_of("m7@example.com"), "Ada E. Example");
+    stage.kisi.forget_requests().await;
+    replica.sync().await;
+    assert!(stage.kisi.writes().await.is_empty());
+    replica.stop().await;
+}
+
+async fn a_changed_e_mail_moves_the_rights_to_a_new_user(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let before = stage.answer("m1", |answer| answer.version == 1).await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    let request = api::SyncMemberRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m1".to_owned(),
+    };
+    replica.client.sync_member(request).await.unwrap();
+    let moved = stage
+        .answer("m1", |answer| answer.kisi_user_id != before.kisi_user_id)
+        .await;
+    assert_eq!(moved.outcome, "granted");
+    assert_eq!(moved.grants.len(), 1);
+    // The door is open all the time.
+    let writes = stage.kisi.writes().await;
+    let kinds: Vec<String> = writes
+        .iter()
+        .map(|w| w.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "POST /users",
+            "POST /role_assignments",
+            "DELETE /role_assignments/",
+            "DELETE /users/"
+        ]
+    );
+    let users = stage.kisi.emails_of_users();
+    assert!(users.contains(&"new@example.com".to_owned()), "{users:?}");
+    assert!(!users.contains(&"m1@example.com".to_owned()), "{users:?}");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 2);
+    assert!(
+        rows.iter()
+            .any(|row| row["assignee_id"].as_i64() == moved.kisi_user_id)
+    );
+    // And from then on it is as ever: one request.
+    stage.kisi.forget_requests().await;
+    stage.directory.decide_as(GYM, "m1", 2, &[]).await;
+    stage
+        .answer("m1", |answer| {
+            answer.version == 2 && answer.outcome == "revoked"
+        })
+        .await;
+    assert_eq!(stage.kisi.requests().await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_moves_the_rights_to_a_new_user_on_sqlite() {
+    a_changed_e_mail_moves_the_rights_to_a_new_user(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_moves_the_rights_to_a_new_user_on_postgres() {
+    a_changed_e_mail_moves_the_rights_to_a_new_user(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_e_mail_that_becomes_somebody_else_s_closes_no_door_and_is_a_conflict() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    renamed(&stage, "m1", "owner@example.com", "Member m1");
+    replica.sync().await;
+    let told = stage
+        .answer("m1", |answer| answer.outcome == "failed")
+        .await;
+    assert_eq!(told.failure.as_deref(), Some("identity_conflict"));
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    let shown = replica.integration().await.conflicts;
+    assert_eq!(shown[0].what, "kisi_staff");
+    // Who is not let in any more loses the right that was left.
+    stage.directory.decide_as(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_e_mail_changed_while_not_let_in_is_found_by_the_next_grant() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    assert_eq!(replica.sync().await.state, "done");
+    assert!(
+        !stage
+            .kisi
+            .emails_of_users()
+            .contains(&"m1@example.com".to_owned())
+    );
+    stage.directory.decide_as(GYM, "m1", 3, &[PLAN]).await;
+    let told = stage.answer("m1", |answer| answer.version == 3).await;
+    assert_eq!(told.outcome, "granted");
+    assert!(
+        stage
+            .kisi
+            .emails_of_users()
+            .contains(&"new@example.com".to_owned())
+    );
+    replica.stop().await;
+}

@@ -1,0 +1,108 @@
+//! A member whose name or e-mail has changed. A name follows; an e-mail cannot be changed at Kisi, so
+//! the rights move to the user of the new one, new before old, and the old user goes if it is ours.
+
+use kisi_client::model::UserPatch;
+use kisi_client::{KisiRead, KisiWrite, Lane};
+
+use super::{Attempt, Engine};
+use crate::audit::Entry;
+use crate::error::Trouble;
+use crate::record::Change;
+use crate::store::devices;
+
+impl Engine {
+    pub(super) async fn check_person(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+    ) -> Result<(), Trouble> {
+        let member = attempt.snapshot.member.member_id.clone();
+        let Some(user) = attempt.snapshot.member.kisi_user_id else {
+            return Ok(());
+        };
+        let asked = self.shared.directory.find_person(&self.gym, &member).await;
+        let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
+        let Some(person) = person else {
+            return self.settled_person(attempt, None);
+        };
+        let digest = person.digest(&self.gym, &member);
+        attempt.sends(self.shared.now());
+        let held = self.kisi.find_user(lane, user).await.map_err(Trouble::of)?;
+        let Some(held) = held else {
+            return self.move_on(attempt, lane, user, person).await;
+        };
+        if !held.has_email(&person.email) {
+            return self.move_on(attempt, lane, user, person).await;
+        }
+        let is_ours = attempt.snapshot.member.kisi_user_ours;
+        let name = person.name.filter(|name| is_ours && *name != held.name);
+        if let Some(name) = name {
+            let patch = UserPatch {
+                name: Some(name),
+                ..UserPatch::default()
+            };
+            let turn = self.turn(attempt, lane).await?;
+            attempt.sends(self.shared.now());
+            let patched = self.kisi.update_user(turn.into(), user, &patch).await;
+            patched.map_err(Trouble::of)?;
+            let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["name"]);
+            attempt.did(entry.object(user), self.shared.now());
+        }
+        self.settled_person(attempt, Some(digest))
+    }
+
+    /// The user is another one from now on; the steps that follow move the rights.
+    async fn move_on(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        from: i64,
+        person: crate::directory::Person,
+    ) -> Result<(), Trouble> {
+        let member = &mut attempt.snapshot.member;
+        if member.kisi_user_ours {
+            member.former_user_id = Some(from);
+        }
+        member.kisi_user_id = None;
+        member.kisi_user_ours = false;
+        member.looked = false;
+        member.person_digest = None;
+        member.opened_by_others = "[]".to_owned();
+        attempt.changes.push(Change::Person);
+        if attempt.snapshot.wanted(self.shared.now())?.is_empty() {
+            // Who is let in again some day is looked for then.
+            return Ok(());
+        }
+        self.place(attempt, lane, person).await
+    }
+
+    fn settled_person(&self, attempt: &mut Attempt, digest: Option<String>) -> Result<(), Trouble> {
+        attempt.snapshot.member.person_digest = digest;
+        attempt.changes.push(Change::Person);
+        Ok(())
+    }
+
+    /// A former user without a right of ours: deleted, if nobody else wants it.
+    pub(super) async fn leave_former(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let Some(user) = attempt.snapshot.member.former_user_id else {
+            return Ok(());
+        };
+        if self.may_be_deleted(attempt, user).await? {
+            let turn = self.turn(attempt, Lane::Grant).await?;
+            attempt.sends(self.shared.now());
+            match self.kisi.delete_user(turn.into(), user).await {
+                Ok(_) => {
+                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
+                    attempt.did(entry.object(user), self.shared.now());
+                    // Phones go with their user.
+                    devices::remove_of_user(&self.shared.db, user).await?;
+                }
+                Err(error) if error.is_unprocessable() => {}
+                Err(error) => return Err(Trouble::of(error)),
+            }
+        }
+        attempt.snapshot.member.former_user_id = None;
+        attempt.changes.push(Change::Person);
+        Ok(())
+    }
+}
