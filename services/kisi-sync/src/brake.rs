@@ -39,6 +39,8 @@ struct Losses {
     /// Member and class to the instant of the last loss.
     lost: BTreeMap<(String, &'static str), i64>,
     grants: u64,
+    /// Rights made and removed here since the worker began, by group.
+    writes: BTreeMap<i64, u64>,
 }
 
 impl Brake {
@@ -60,7 +62,11 @@ impl Brake {
             .collect();
         let brake = Self {
             limits,
-            counts: Mutex::new(Losses { lost, grants: 0 }),
+            counts: Mutex::new(Losses {
+                lost,
+                grants: 0,
+                writes: BTreeMap::new(),
+            }),
         };
         brake.recount(db, gym).await?;
         Ok(brake)
@@ -123,6 +129,16 @@ impl Brake {
         safety::check(Class::Grants, members, &seen, &self.limits) == Verdict::Go
     }
 
+    /// A right of this group was made or removed.
+    pub fn wrote(&self, group: i64) {
+        *self.lock().writes.entry(group).or_default() += 1;
+    }
+
+    /// How many were, so far.
+    pub fn writes(&self, group: i64) -> u64 {
+        self.lock().writes.get(&group).copied().unwrap_or_default()
+    }
+
     /// One right more.
     pub fn gained(&self) {
         self.lock().grants += 1;
@@ -159,6 +175,7 @@ mod tests {
             counts: Mutex::new(Losses {
                 lost: BTreeMap::new(),
                 grants,
+                writes: BTreeMap::new(),
             }),
         }
     }

@@ -8,6 +8,9 @@ use sea_orm::{ConnectionTrait, DbErr};
 use crate::integration_state as state;
 use crate::store::integrations::{self, Door, GroupDoors};
 
+/// The attention for a group that opens nothing.
+const BARE: &str = "group_without_doors";
+
 /// Lists them: the groups there are, each with its doors, and the requests it took.
 pub async fn list(
     kisi: &HttpKisi,
@@ -47,6 +50,7 @@ pub async fn list(
             group_id: group,
             name: known.name,
             doors,
+            elevator_stops: known.elevator_stops_count.unwrap_or_default(),
         });
     }
     Ok((found, requests))
@@ -59,12 +63,24 @@ pub async fn save<C: ConnectionTrait>(
     groups: &[GroupDoors],
     now: i64,
 ) -> Result<(), DbErr> {
+    let opens_nothing = |group: &&GroupDoors| group.doors.is_empty() && group.elevator_stops == 0;
+    let bare: Vec<String> = groups
+        .iter()
+        .filter(opens_nothing)
+        .map(|group| group.group_id.to_string())
+        .collect();
     let text = serde_json::to_string(groups).unwrap_or_else(|_| "[]".to_owned());
     state::change(txn, gym, now, |row| {
         row.groups = text;
         row.doors_looked_at = Some(now);
-        Ok(())
+        state::settle_attention(row, |matter| {
+            matter.what == BARE && !bare.contains(&matter.subject)
+        })
     })
-    .await
-    .map(drop)
+    .await?;
+    for group in &bare {
+        let message = "The group opens no door at Kisi: its plans give access to nothing.";
+        state::attend(txn, gym, BARE, group, message, "staff", now).await?;
+    }
+    Ok(())
 }

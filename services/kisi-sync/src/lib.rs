@@ -17,6 +17,7 @@ pub mod worker;
 mod doors;
 pub mod held;
 pub mod observe;
+mod rebuild;
 pub mod reconcile;
 pub mod schedule;
 
@@ -111,6 +112,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let shared = Arc::new(Shared {
         leases: Leases::new(db.clone(), replica, address, config.lease.lease_ttl),
         db,
+        bus: bus.clone(),
         clock,
         sealer,
         kisi: connection,

@@ -6,6 +6,10 @@
 //! settled by a look. The database's clock decides who may take over, so that replicas need not
 //! agree on the time.
 //!
+//! Replicas share the leases evenly: each takes free ones up to its share of those there are, gives
+//! back what lies above it when another replica comes, and takes more when one goes. What stays free
+//! for the length of a lease is taken by anybody.
+//!
 //! On SQLite there is one replica, and it takes every lease at once. The epoch still grows, so
 //! that rows intended before a restart are looked for and not sent again.
 
@@ -18,6 +22,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::leases;
+
+mod share;
 
 /// This replica's leases.
 pub struct Leases {
@@ -111,7 +117,7 @@ impl Leases {
         if let Some(proof) = self.held(key) {
             return Ok(Owner::Here(proof));
         }
-        if let Some(proof) = self.take(key).await? {
+        if let Some(proof) = self.take(key, false).await? {
             return Ok(Owner::Here(proof));
         }
         match leases::Entity::find_by_id(key.to_owned())
@@ -123,20 +129,24 @@ impl Leases {
         }
     }
 
-    /// Renews what is held, and takes what is free of `wanted`.
+    /// Renews what is held, and takes what is free of `wanted`, up to this replica's share.
     pub async fn tick(&self, wanted: &[String]) -> Result<(), DbErr> {
+        let share = self.share(wanted.len()).await?;
         let held: Vec<LeaseProof> = {
             let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
             held.values().cloned().collect()
         };
+        let mut holds = 0;
         for proof in held {
             if !wanted.contains(&proof.key) || !self.renew(&proof).await? {
                 self.drop_lease(&proof.key);
+            } else {
+                holds += 1;
             }
         }
         for key in wanted {
-            if self.held(key).is_none() {
-                self.take(key).await?;
+            if self.held(key).is_none() && self.take(key, holds >= share).await?.is_some() {
+                holds += 1;
             }
         }
         Ok(())
@@ -150,15 +160,9 @@ impl Leases {
         };
         for proof in keys {
             proof.lost.cancel();
-            let sql = "UPDATE leases SET holder = '', address = '', expires_at = 0 \
-                       WHERE lease_key = $1 AND holder = $2 AND epoch = $3";
-            let values = [
-                proof.key.clone().into(),
-                self.replica.clone().into(),
-                proof.epoch.into(),
-            ];
-            self.db.execute_raw(self.statement(sql, values)).await?;
+            self.free(&proof).await?;
         }
+        self.depart().await?;
         if self.db.get_database_backend() == DbBackend::Postgres {
             // The others need not wait for their next round.
             let sql = "SELECT pg_notify('kisi_sync', 'leases')";
@@ -187,11 +191,17 @@ impl Leases {
         Ok(done.rows_affected() == 1)
     }
 
-    async fn take(&self, key: &str) -> Result<Option<LeaseProof>, DbErr> {
+    /// Above its share a replica takes only what nobody else has taken for a while.
+    async fn take(&self, key: &str, above: bool) -> Result<Option<LeaseProof>, DbErr> {
         let asked = Instant::now();
         // On SQLite nobody else can hold it.
         let free = match self.db.get_database_backend() {
             DbBackend::Sqlite => "1 = 1".to_owned(),
+            _ if above => format!(
+                "leases.expires_at < {} - {}",
+                self.database_now(),
+                self.ttl_micros()
+            ),
             _ => format!("leases.expires_at < {}", self.database_now()),
         };
         let sql = format!(

@@ -19,7 +19,7 @@ use crate::event_webhook::Webhook;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
-use crate::{doors, held, worker};
+use crate::{doors, held, rebuild, worker};
 
 mod carry_out;
 mod conclude;
@@ -165,6 +165,7 @@ impl Pass {
             .await?
             .filter(integrations::Model::is_live)
             .ok_or(ReconcileError::NotSetUp)?;
+        rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
         if self.sync.activation == "associations" {
             // What was held of a former mapping is not this one's.
             held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;

@@ -32,6 +32,11 @@ impl Passes {
         }
     }
 
+    /// Whether a pass of the gym runs in this process.
+    pub fn is_under_way(&self, gym: &str) -> bool {
+        self.lock().contains(gym)
+    }
+
     fn begin(&self, gym: &str) -> bool {
         self.lock().insert(gym.to_owned())
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use event_bus::Bus;
 use kisi_client::{HttpKisi, KisiConnection, Pacer, PacerSettings};
 use sea_orm::DatabaseConnection;
 use secrecy::{ExposeSecret, SecretString};
@@ -21,6 +22,7 @@ use crate::worker::Workers;
 /// Built in [`crate::run`], handed to every part.
 pub struct Shared {
     pub db: DatabaseConnection,
+    pub bus: Bus,
     pub clock: Arc<dyn Clock>,
     pub sealer: Sealer,
     pub kisi: KisiConnection,

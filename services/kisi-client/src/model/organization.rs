@@ -53,6 +53,9 @@ pub struct Group {
     pub users_count: Option<u64>,
     #[serde(default)]
     pub locks_count: Option<u64>,
+    /// The same assignment opens them too.
+    #[serde(default)]
+    pub elevator_stops_count: Option<u64>,
     /// False: doors of this group open by card only, not from an app.
     #[serde(default)]
     pub login_enabled: Option<bool>,

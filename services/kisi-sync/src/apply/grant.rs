@@ -42,6 +42,7 @@ impl Engine {
                 attempt.did(entry, self.shared.now());
                 attempt.outcome.granted += 1;
                 self.brake.gained();
+                self.brake.wrote(group);
                 Ok(())
             }
             Err(KisiError::RateLimited { .. }) => Ok(()),

@@ -64,7 +64,10 @@ impl Engine {
             let entry = Entry::new(action).request("DELETE /role_assignments/{id}", &[]);
             let entry = entry.group(group).object(assignment);
             match answer {
-                Ok(Deletion::Deleted) => attempt.did(entry, self.shared.now()),
+                Ok(Deletion::Deleted) => {
+                    self.brake.wrote(group);
+                    attempt.did(entry, self.shared.now());
+                }
                 Ok(Deletion::AlreadyGone) => {
                     attempt.did(entry.detail("gone_before"), self.shared.now());
                 }

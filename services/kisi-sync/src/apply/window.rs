@@ -75,6 +75,7 @@ impl Engine {
         {
             Ok(made) => {
                 attempt.complete(new, &made, window);
+                self.brake.wrote(group);
                 let entry = granting("window_changed", group, window).object(made.id);
                 attempt.did(entry, self.shared.now());
                 attempt.outcome.windows += 1;

@@ -1,12 +1,14 @@
 //! The last part of a pass: what was strange, what needs somebody, and when it was.
 
-use contracts::integration::v1::UnmanagedGrant;
-use sea_orm::TransactionTrait;
+use std::collections::BTreeSet;
+
+use contracts::integration::v1::{SyncReport, UnmanagedGrant};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, TransactionTrait};
 
 use super::{NAMED, Pass, ReconcileError, count};
 use crate::integration_state as state;
 use crate::observe::Observed;
-use crate::store::integrations;
+use crate::store::{integrations, syncs};
 
 impl Pass {
     pub(super) fn report_unmanaged(&mut self, observed: &Observed) {
@@ -24,12 +26,36 @@ impl Pass {
             .collect();
     }
 
+    /// Members whose rights could not be given in the pass before either. Who has somebody else's
+    /// e-mail is shown as that.
+    async fn failing_again(&self) -> Result<BTreeSet<String>, ReconcileError> {
+        let before = syncs::Entity::find()
+            .filter(syncs::Column::GymId.eq(&self.gym))
+            .filter(syncs::Column::SyncId.ne(&self.sync.sync_id))
+            .filter(syncs::Column::EndedAt.is_not_null())
+            .order_by_desc(syncs::Column::CreatedAt)
+            .one(&self.shared.db)
+            .await?;
+        let before: SyncReport = before
+            .and_then(|sync| serde_json::from_str(&sync.report).ok())
+            .unwrap_or_default();
+        let failing = |report: &SyncReport| -> BTreeSet<String> {
+            let failures = report.failures.iter();
+            failures
+                .filter(|one| one.step == "grant" && one.failure != "identity_conflict")
+                .map(|one| one.member_id.clone())
+                .collect()
+        };
+        Ok(&failing(&before) & &failing(&self.report))
+    }
+
     /// The integration after the pass: when it was reconciled, and what needs somebody.
     pub(super) async fn conclude(&mut self, observed: &Observed) -> Result<(), ReconcileError> {
         if !observed.groups_missing.is_empty() || !observed.distrusted.is_empty() {
             self.whole = false;
         }
         let now = self.shared.now();
+        let failing = self.failing_again().await?;
         let unmanaged = count(observed.unmanaged.len());
         let seen = |matter: &integrations::Attention| match matter.what.as_str() {
             "group_missing" => !observed
@@ -41,6 +67,7 @@ impl Pass {
                 .iter()
                 .any(|g| g.to_string() == matter.subject),
             "kisi_unreachable" => true,
+            "grants_failing" => failing.is_empty(),
             _ => false,
         };
         let txn = self.shared.db.begin().await?;
@@ -64,6 +91,10 @@ impl Pass {
                 now,
             )
             .await?;
+        }
+        if !failing.is_empty() {
+            let message = "Rights of the same members could not be given in two reconciles running: the last sync's failures name them.";
+            state::attend(&txn, &self.gym, "grants_failing", "", message, "staff", now).await?;
         }
         for group in &observed.distrusted {
             let message = "Kisi's list of this group lacks many rights that we gave: nothing was removed by it.";

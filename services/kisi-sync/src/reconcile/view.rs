@@ -1,6 +1,7 @@
 //! The gym as the tables have it, and the plan that follows from it and from what was seen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, Window};
 use access_domain::ids::{GroupId, MemberId};
@@ -9,6 +10,7 @@ use kisi_client::{HttpKisi, Lane};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 
 use super::ReconcileError;
+use crate::brake::Brake;
 use crate::observe::{self, Known, Observed};
 use crate::shared::Shared;
 use crate::steps;
@@ -21,6 +23,8 @@ pub struct View {
     pub rows: Vec<applied_grants::Model>,
     /// Assignments of other gyms in the same organization.
     elsewhere: BTreeSet<i64>,
+    /// The gym's counts, where it is worked on here.
+    brake: Option<Arc<Brake>>,
 }
 
 impl View {
@@ -45,6 +49,7 @@ impl View {
             members,
             rows,
             elsewhere,
+            brake: shared.workers.brake(&gym),
         })
     }
 
@@ -73,6 +78,7 @@ impl View {
         now: i64,
     ) -> Result<Observed, ReconcileError> {
         let known = Known {
+            brake: self.brake.as_deref(),
             rows: &self.rows,
             members: &self.members,
             elsewhere: &self.elsewhere,
@@ -92,7 +98,8 @@ impl View {
         let busy: BTreeSet<&str> = self
             .members
             .iter()
-            .filter(|member| member.pending && self.integration.synced)
+            // Nor is anything wanted or not wanted of whom nothing was heard.
+            .filter(|member| (member.pending && self.integration.synced) || member.version == 0)
             .map(|member| member.member_id.as_str())
             .chain(
                 self.rows

@@ -82,6 +82,9 @@ pub struct GroupDoors {
     pub group_id: i64,
     pub name: String,
     pub doors: Vec<Door>,
+    /// Elevator stops besides the doors.
+    #[serde(default)]
+    pub elevator_stops: u64,
 }
 
 impl Model {

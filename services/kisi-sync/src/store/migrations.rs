@@ -9,6 +9,7 @@ mod audit;
 mod devices;
 mod kisi_events;
 mod people;
+mod replicas;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(devices::Devices),
             Box::new(kisi_events::KisiEvents),
             Box::new(people::People),
+            Box::new(replicas::Replicas),
         ]
     }
 

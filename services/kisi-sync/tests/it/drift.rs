@@ -1,5 +1,7 @@
 //! What people change by hand at Kisi: their rights are left and shown, ours come back.
 
+use sea_orm::ConnectionTrait;
+
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 
@@ -160,5 +162,77 @@ async fn the_scheduled_reconcile_repairs_by_itself_and_finishes_a_first_sync_tha
     .await;
     let writes = stage.kisi.writes().await;
     assert!(writes.is_empty(), "{writes:?}");
+    replica.stop().await;
+}
+
+async fn the_table_of_what_is_ours_is_rebuilt_from_what_was_told(on: On, also: &str) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    let before = stage.answer("m1", |answer| answer.version == 1).await;
+    let db = kisi_sync::store::connect(&secrecy::SecretString::from(stage.database_url()))
+        .await
+        .unwrap();
+    for lost in ["delete from applied_grants", also] {
+        db.execute_unprepared(lost).await.unwrap();
+    }
+    let sync = replica.sync().await;
+    assert_eq!(
+        (sync.state.as_str(), sync.in_sync),
+        ("done", true),
+        "{sync:?}"
+    );
+    assert!(stage.kisi.writes().await.is_empty());
+    stage.kisi.forget_requests().await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let revoked = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(revoked.outcome, "revoked");
+    assert!(revoked.applied_seq > before.applied_seq);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_what_is_ours_is_rebuilt_from_what_was_told_on_sqlite() {
+    the_table_of_what_is_ours_is_rebuilt_from_what_was_told(On::Sqlite, "select 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_what_is_ours_is_rebuilt_with_its_members_on_postgres() {
+    the_table_of_what_is_ours_is_rebuilt_from_what_was_told(On::Postgres, "delete from members")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_they_do() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let shown = async |replica: &mut crate::harness::Running| {
+        let attention = replica.integration().await.attention;
+        let what = attention.into_iter().map(|matter| matter.what);
+        what.collect::<Vec<_>>()
+    };
+    // Kisi refuses a member whom its rules do not like.
+    let mut person = stage.directory.put(GYM, "m2", 1, &[PLAN]);
+    person.email = "no e-mail".to_owned();
+    stage.directory.insert(person.clone());
+    stage.directory.publish(&person.state.unwrap()).await;
+    stage
+        .answer("m2", |answer| answer.outcome == "failed")
+        .await;
+    replica.sync().await;
+    assert!(shown(&mut replica).await.is_empty());
+    replica.sync().await;
+    assert_eq!(shown(&mut replica).await, ["grants_failing"]);
+    stage.kisi.overlook_refusals();
+
+    stage.directory.decide(GYM, "m2", 2, &[PLAN]).await;
+    stage
+        .answer("m2", |answer| answer.outcome == "granted")
+        .await;
+    stage.kisi.take_doors_away(GROUP);
+    replica.sync().await;
+    assert_eq!(shown(&mut replica).await, ["group_without_doors"]);
     replica.stop().await;
 }

@@ -91,6 +91,11 @@ impl Kisi {
         self.simulator.shared().lock().log.clear();
     }
 
+    /// What Kisi refused was meant to be.
+    pub fn overlook_refusals(&self) {
+        self.simulator.shared().lock().log.clear();
+    }
+
     /// `METHOD /path` of each request since the log was emptied.
     pub async fn requests(&self) -> Vec<String> {
         let state = self.simulator.shared().lock();
@@ -149,6 +154,15 @@ impl Kisi {
         self.simulator.shared().lock().world.logins[&login]
             .secret
             .clone()
+    }
+
+    /// The group opens nothing from now on.
+    pub fn take_doors_away(&self, group: i64) {
+        let mut state = self.simulator.shared().lock();
+        state
+            .world
+            .group_locks
+            .retain(|_, held| held.group_id != group);
     }
 
     pub fn name_of(&self, email: &str) -> String {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use kisi_sync::ownership::Leases;
+
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 
@@ -137,4 +139,47 @@ async fn a_replica_stopped_past_its_lease_does_no_harm_when_it_wakes() {
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     first.kill().await;
     second.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_the_gyms_evenly_as_they_come_and_go() {
+    let database = testkit::TestDatabase::create().await.unwrap();
+    let url = secrecy::SecretString::from(database.url().to_owned());
+    let db = kisi_sync::store::open(&url).await.unwrap();
+    let replica = |name: &str| {
+        let ttl = Duration::from_secs(600);
+        Leases::new(db.clone(), name.to_owned(), format!("http://{name}"), ttl)
+    };
+    let keys: Vec<String> = (1..=7).map(Leases::key_of_user).collect();
+    let holds = |leases: &Leases| keys.iter().filter(|key| leases.held(key).is_some()).count();
+    let rounds = async |replicas: &[&Leases]| {
+        for _ in 0..2 {
+            for leases in replicas {
+                leases.tick(&keys).await.unwrap();
+                for lease in leases.surplus(keys.len(), |_| true).await.unwrap() {
+                    leases.give_back(&lease).await.unwrap();
+                }
+            }
+        }
+        replicas
+            .iter()
+            .map(|leases| holds(leases))
+            .collect::<Vec<_>>()
+    };
+    let (first, second, third) = (replica("one"), replica("two"), replica("three"));
+    assert_eq!(rounds(&[&first]).await, [7]);
+    assert_eq!(rounds(&[&first, &second]).await, [4, 3]);
+    assert_eq!(rounds(&[&first, &second, &third]).await, [3, 3, 1]);
+    // Nobody has two, and nobody is left out.
+    let all = [&first, &second, &third];
+    for key in &keys {
+        let owners = all
+            .iter()
+            .filter(|leases| leases.held(key).is_some())
+            .count();
+        assert_eq!(owners, 1, "{key}");
+    }
+    second.release().await.unwrap();
+    assert_eq!(rounds(&[&first, &third]).await.iter().sum::<usize>(), 7);
+    assert!(holds(&first) <= 4 && holds(&third) <= 4);
 }

@@ -1,0 +1,88 @@
+//! How many leases are one replica's share, and giving back what lies above it.
+
+use std::sync::PoisonError;
+
+use sea_orm::{ConnectionTrait, DbBackend, DbErr};
+
+use super::{LeaseProof, Leases};
+
+/// Leases given back at a time.
+const AT_ONCE: usize = 50;
+
+impl Leases {
+    /// Says that this replica lives; answers its share of so many leases.
+    pub(super) async fn share(&self, leases: usize) -> Result<usize, DbErr> {
+        if self.db.get_database_backend() == DbBackend::Sqlite {
+            return Ok(leases);
+        }
+        let now = self.database_now();
+        // Before any lease is renewed: whoever dies is gone from here no later than its leases are.
+        let sql = format!(
+            "INSERT INTO replicas (replica, expires_at) VALUES ($1, {now} + $2) \
+             ON CONFLICT (replica) DO UPDATE SET expires_at = excluded.expires_at"
+        );
+        let values = [self.replica.clone().into(), self.ttl_micros().into()];
+        self.db.execute_raw(self.statement(&sql, values)).await?;
+        let sql = format!("DELETE FROM replicas WHERE expires_at < {now} - 3600000000");
+        self.db.execute_unprepared(&sql).await?;
+        let sql = format!("SELECT count(*) AS live FROM replicas WHERE expires_at >= {now}");
+        let row = self.db.query_one_raw(self.statement(&sql, [])).await?;
+        let live: i64 = row.map_or(Ok(1), |row| row.try_get("", "live"))?;
+        Ok(leases.div_ceil(usize::try_from(live).unwrap_or(1).max(1)))
+    }
+
+    /// Leases above this replica's share, of those that `may_go`.
+    pub async fn surplus(
+        &self,
+        wanted: usize,
+        may_go: impl Fn(&str) -> bool,
+    ) -> Result<Vec<LeaseProof>, DbErr> {
+        let share = self.share(wanted).await?;
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let above = held.len().saturating_sub(share).min(AT_ONCE);
+        let may_go = held.values().filter(|proof| may_go(proof.key()));
+        Ok(may_go.take(above).cloned().collect())
+    }
+
+    /// Gives one lease to whoever takes it first. Its workers have stopped.
+    pub async fn give_back(&self, proof: &LeaseProof) -> Result<(), DbErr> {
+        let given = {
+            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+            held.remove(proof.key())
+        };
+        if let Some(given) = given {
+            given.lost.cancel();
+            self.free(&given).await?;
+            tracing::info!(lease.key = %given.key, "Another replica works on {} from now on", given.key);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn free(&self, proof: &LeaseProof) -> Result<(), DbErr> {
+        // As of now, and not of long ago: others below their share come first.
+        let sql = format!(
+            "UPDATE leases SET holder = '', address = '', expires_at = {} \
+             WHERE lease_key = $1 AND holder = $2 AND epoch = $3",
+            self.database_now()
+        );
+        let values = [
+            proof.key.clone().into(),
+            self.replica.clone().into(),
+            proof.epoch.into(),
+        ];
+        self.db
+            .execute_raw(self.statement(&sql, values))
+            .await
+            .map(drop)
+    }
+
+    /// This replica counts no more.
+    pub(super) async fn depart(&self) -> Result<(), DbErr> {
+        let sql = "DELETE FROM replicas WHERE replica = $1";
+        let values = [self.replica.clone().into()];
+        self.db
+            .execute_raw(self.statement(sql, values))
+            .await
+            .map(drop)
+    }
+}
