@@ -139,7 +139,7 @@ pub struct Situation<'a> {
 }
 
 /// Whether the row may stand at Kisi although no answer says so.
-fn is_unsettled(row: &applied_grants::Model, epoch: i64) -> bool {
+pub fn is_unsettled(row: &applied_grants::Model, epoch: i64) -> bool {
     row.state == UNKNOWN || (row.state == INTENDED && row.epoch != epoch)
 }
 

@@ -14,7 +14,7 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
-use crate::steps::row_window;
+use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
 use crate::store::micros;
 
@@ -25,7 +25,8 @@ impl Engine {
     pub(crate) async fn look(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
         // A row whose answer was lost may be one of a former user.
         let rows = &attempt.snapshot.rows;
-        let lost = rows.iter().find(|row| row.state != STANDING);
+        let epoch = self.lease.epoch();
+        let lost = rows.iter().find(|row| is_unsettled(row, epoch));
         let user = lost
             .map(|row| row.kisi_user_id)
             .or(attempt.snapshot.member.kisi_user_id)
