@@ -155,8 +155,8 @@ impl Timers {
         self.shutdown.run_until_cancelled(wait).await.is_some()
     }
 
-    /// Fires up to [`AT_ONCE`] of a gym's due timers: how many decisions changed; `None` where no
-    /// timer could be claimed.
+    /// Fires up to [`AT_ONCE`] of a gym's due timers: how many decisions changed, none where somebody
+    /// else has them locked and may not fire them; `None` where all that are due are passed over.
     async fn fire_batch(&mut self, gym: &GymKey) -> Result<Option<usize>, Error> {
         let passed: BTreeSet<MemberKey> = self
             .passed_over
@@ -166,6 +166,7 @@ impl Timers {
             .collect();
         match claim_and_fire(&self.decisions, gym, &passed).await {
             Err(error) if spoils_one(&error) => {}
+            Ok(None) if passed.is_empty() => return Ok(Some(0)),
             done => return done,
         }
         let now = self.decisions.now();

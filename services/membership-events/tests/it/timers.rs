@@ -105,6 +105,39 @@ on_both! {
     }
 }
 
+/// PostgreSQL only: on SQLite there is one writer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timer_whose_member_somebody_has_locked_fires_soon_after() {
+    let mut world = World::on_postgres().await;
+    world.with_ann().await;
+    world.pause("p1", "2026-03-12", None).await;
+    world
+        .until("a timer", "ann", |state| state.changes_at.is_some())
+        .await;
+    let store = world.store().await;
+    let ours = store.begin().await.expect("a transaction");
+    let (gym, ann) = (GYM.parse().expect("an id"), "ann".parse().expect("an id"));
+    let locked = membership_events::store::members::lock(&ours, &gym, &[ann].into()).await;
+    locked.expect("locked");
+    world
+        .clock
+        .set("2026-03-12T00:00:00Z".parse().expect("an instant"));
+    // Others are not held up by it.
+    world.put_member("bob").await;
+    world
+        .put_membership("bobs", "bob", |put| put.starts_on = "2026-03-13".into())
+        .await;
+    world.until_allowed("bob", false).await;
+    world
+        .clock
+        .set("2026-03-13T00:00:00Z".parse().expect("an instant"));
+    world.until_allowed("bob", true).await;
+    assert!(world.published("ann").await.expect("a state").allowed);
+    ours.rollback().await.expect("released");
+    world.until_allowed("ann", false).await;
+    world.finish().await;
+}
+
 /// Under the machine's own clock. How late a timer was, its message tells; one of three may be late
 /// because the machine is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
