@@ -4,6 +4,7 @@
 //! names and links to pay by come from membership-events when they are shown.
 
 mod checks;
+mod dead_letters;
 mod devices;
 mod explain;
 mod integration;
@@ -11,11 +12,12 @@ mod listing;
 mod members;
 mod resume;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use integration::PolicyChange;
 pub use resume::Resumed;
 
+use event_bus::dead_letter::DeadLetters;
 use service_runtime::clock::Clock;
 
 use crate::permissions::PermissionReports;
@@ -29,6 +31,8 @@ pub struct Gateway {
     projection: Projection,
     upstream: Upstream,
     permissions: PermissionReports,
+    /// Empty until the bus is there.
+    dead_letters: OnceLock<DeadLetters>,
     clock: Arc<dyn Clock>,
 }
 
@@ -39,6 +43,7 @@ impl Gateway {
             projection,
             upstream,
             permissions: PermissionReports::default(),
+            dead_letters: OnceLock::new(),
             clock,
         }
     }

@@ -61,7 +61,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         shutdown.clone(),
     );
     let grpc = grpc_server.serve(
-        grpc::routes(gateway, &shutdown),
+        grpc::routes(Arc::clone(&gateway), &shutdown),
         AuthLayer::any_role(verifier),
         &[contracts::DESCRIPTORS],
         &grpc::SERVICES,
@@ -73,6 +73,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
             Err(event_bus::BusError::Stopped) => return Ok(()),
             started => started?,
         };
+        gateway.offer_dead_letters(bus.dead_letters());
         follow(&bus, &projection, &caught_up, shutdown.clone())
             .await
             .map_err(GatewayError::from)

@@ -31,6 +31,9 @@ pub enum Refusal {
     /// This replica has not caught up with the bus.
     #[error("this replica has not caught up yet; ask again")]
     NotCaughtUp,
+    /// The bus does not answer.
+    #[error("NATS does not answer now")]
+    BusAway,
     /// The part that would answer is not built yet.
     #[error("{0} is not available yet")]
     NotYet(&'static str),
@@ -60,7 +63,7 @@ impl Refusal {
             Self::Forbidden(_) => Code::PermissionDenied,
             Self::NotFound(_) => Code::NotFound,
             Self::Conflict(_) => Code::FailedPrecondition,
-            Self::NotCaughtUp => Code::Unavailable,
+            Self::NotCaughtUp | Self::BusAway => Code::Unavailable,
             Self::NotYet(_) => Code::Unimplemented,
             Self::Upstream { status, .. } => upstream_code(status.code()),
         }

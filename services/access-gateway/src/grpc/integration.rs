@@ -11,9 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::gateway::Gateway;
-use crate::refusal::Refusal;
-
-const DEAD_LETTERS: &str = "listing and replaying of dead letters";
 
 #[derive(Debug)]
 pub(super) struct Integration {
@@ -161,15 +158,15 @@ impl IntegrationService for Integration {
 
     async fn list_dead_letters(
         &self,
-        _: Request<wire::ListDeadLettersRequest>,
+        request: Request<wire::ListDeadLettersRequest>,
     ) -> Result<Response<wire::ListDeadLettersResponse>, Status> {
-        Err(Refusal::NotYet(DEAD_LETTERS).into())
+        hand_over!(self, request, list_dead_letters)
     }
 
     async fn replay_dead_letters(
         &self,
-        _: Request<wire::ReplayDeadLettersRequest>,
+        request: Request<wire::ReplayDeadLettersRequest>,
     ) -> Result<Response<wire::ReplayDeadLettersResponse>, Status> {
-        Err(Refusal::NotYet(DEAD_LETTERS).into())
+        hand_over!(self, request, replay_dead_letters)
     }
 }

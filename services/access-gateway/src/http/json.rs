@@ -5,6 +5,7 @@
 //! strings and leaves out what is false or zero.
 
 pub mod access;
+pub mod dead_letters;
 pub mod devices;
 pub mod history;
 pub mod integration;

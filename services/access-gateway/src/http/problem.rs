@@ -77,7 +77,7 @@ impl From<Refusal> for HttpRefusal {
         // service-runtime owns the mapping from gRPC codes.
         let status = tonic::Status::new(refusal.code(), refusal.sentence());
         let mut problem = Problem::from(status);
-        if matches!(refusal, Refusal::NotCaughtUp) {
+        if matches!(refusal, Refusal::NotCaughtUp | Refusal::BusAway) {
             problem.retry_after = Some(Duration::from_secs(2));
         }
         Self(Box::new(Refused {

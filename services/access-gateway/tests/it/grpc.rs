@@ -159,7 +159,7 @@ async fn watcher_sees_each_change_once() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn doors_pages_and_set_up_answer_and_the_rest_is_unimplemented() -> anyhow::Result<()> {
+async fn doors_pages_set_up_and_dead_letters_answer() -> anyhow::Result<()> {
     let world = World::start().await?;
     world.active_gym().await;
     world.publish(&decision("m_1", 1, &[])).await;
@@ -215,9 +215,15 @@ async fn doors_pages_and_set_up_answer_and_the_rest_is_unimplemented() -> anyhow
         .into_inner();
     assert_eq!(stream.message().await?.expect("a sync").state, "done");
     assert!(stream.message().await?.is_none());
-    let list = ListDeadLettersRequest::default();
-    let refused = client.list_dead_letters(with_token(&staff, list)).await;
-    assert_eq!(refused.expect_err("not yet").code(), Code::Unimplemented);
+    let nowhere = ListDeadLettersRequest::default();
+    let refused = client.list_dead_letters(with_token(&staff, nowhere)).await;
+    assert_eq!(refused.expect_err("no gym").code(), Code::InvalidArgument);
+    let list = ListDeadLettersRequest {
+        gym_id: GYM.to_owned(),
+        ..Default::default()
+    };
+    let letters = client.list_dead_letters(with_token(&staff, list)).await?;
+    assert!(letters.into_inner().dead_letters.is_empty());
     world.stop().await
 }
 

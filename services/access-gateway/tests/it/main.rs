@@ -2,6 +2,7 @@
 //! scripted server, because their binaries are other crates'.
 
 mod bad_input;
+mod dead_letters;
 mod devices;
 mod document;
 mod explain;
