@@ -69,6 +69,11 @@ impl Kisi {
         KEY.to_owned()
     }
 
+    /// Another administrator's key to the same organization.
+    pub fn second_key(&self) -> String {
+        SECOND_KEY.to_owned()
+    }
+
     async fn control(&self, route: &str, body: &Value) -> Value {
         let answer = self
             .http

@@ -18,4 +18,5 @@ mod replicas;
 mod sealing_keys;
 mod set_up;
 mod settling;
+mod two_gyms;
 mod windows;
