@@ -32,6 +32,8 @@ pub struct Observed {
     pub groups_missing: Vec<i64>,
     /// Groups whose listing is not believed.
     pub distrusted: Vec<i64>,
+    /// Some of them were given by an integration of Kisi's own.
+    pub by_integration: bool,
     pub requests: i64,
 }
 
@@ -232,6 +234,7 @@ fn sort_in(
         window,
         ours: false,
     });
+    observed.by_integration |= row.created_by_type.as_deref() == Some("MarketplaceInstallation");
     observed.unmanaged.push(Unmanaged {
         assignment: row.id,
         group,

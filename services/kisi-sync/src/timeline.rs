@@ -9,7 +9,7 @@ use contracts::access::v1::{GetTimelineRequest, GetTimelineResponse, TimelineEnt
 use contracts::wire;
 use tonic::Status;
 
-use crate::audit::Entry;
+use crate::audit::{Entry, UNDONE};
 use crate::desired::is_id;
 use crate::refusal;
 use crate::shared::Shared;
@@ -103,6 +103,7 @@ fn message(entry: &Entry, groups: &[GroupDoors]) -> String {
         "window_changed" => format!("Kisi accepted another time for the right for {group}."),
         "replaced" => format!("The right for {group} was taken away to be given anew."),
         "duplicate_removed" => format!("A second right for {group} was removed."),
+        UNDONE => format!("The right for {group} was taken away at Kisi by others."),
         "unanswered" => {
             "Kisi did not answer a request; it was looked at what came of it.".to_owned()
         }

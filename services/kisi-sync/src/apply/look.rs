@@ -11,7 +11,7 @@ use kisi_client::{KisiRead, Lane};
 
 use super::window::found_window;
 use super::{Attempt, Engine};
-use crate::audit::Entry;
+use crate::audit::{Entry, UNDONE};
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
@@ -145,18 +145,26 @@ impl Engine {
         rights: &[RoleAssignment],
     ) -> Result<(), Trouble> {
         let listed: BTreeSet<i64> = rights.iter().map(|right| right.id).collect();
-        let lacking: Vec<(i64, i64)> = attempt
+        let lacking: Vec<(i64, i64, i64)> = attempt
             .snapshot
             .rows
             .iter()
             .filter(|row| row.state == STANDING && row.kisi_user_id == user)
-            .filter_map(|row| Some((row.id, row.assignment_id?)))
-            .filter(|(_, assignment)| !listed.contains(assignment))
+            .filter_map(|row| Some((row.id, row.group_id, row.assignment_id?)))
+            .filter(|(_, _, assignment)| !listed.contains(assignment))
             .collect();
-        for (row, assignment) in lacking {
+        for (row, group, assignment) in lacking {
             attempt.outcome.requests += 1;
             let found = self.kisi.find_role_assignment(lane, assignment).await;
             if found.map_err(Trouble::of)?.is_none() {
+                let has_ended = attempt
+                    .row(row)
+                    .is_some_and(|row| row.valid_until.is_some_and(|at| at <= self.shared.now()));
+                if !has_ended {
+                    let entry = Entry::new(UNDONE).group(group).object(assignment);
+                    let entry = entry.of(&attempt.snapshot.member);
+                    attempt.changes.push(Change::Did(Box::new(entry)));
+                }
                 attempt.remove_row(row);
             }
         }

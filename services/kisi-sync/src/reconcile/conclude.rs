@@ -3,12 +3,17 @@
 use std::collections::BTreeSet;
 
 use contracts::integration::v1::{SyncReport, UnmanagedGrant};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, TransactionTrait};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
 
 use super::{NAMED, Pass, ReconcileError, count};
+use crate::audit::{Entry, UNDONE};
 use crate::integration_state as state;
 use crate::observe::Observed;
-use crate::store::{integrations, syncs};
+use crate::store::{audit, integrations, syncs};
+
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+/// Enough of the log to see it by.
+const MOST_READ: i64 = 5_000;
 
 impl Pass {
     pub(super) fn report_unmanaged(&mut self, observed: &Observed) {
@@ -49,6 +54,29 @@ impl Pass {
         Ok(&failing(&before) & &failing(&self.report))
     }
 
+    /// Whether what we gave somebody was taken away by others more than once within a day.
+    async fn is_undone_again(&self, now: i64) -> Result<bool, ReconcileError> {
+        let head = audit::find_head(&self.shared.db, &self.gym).await?;
+        let newest = head.map_or(0, |head| head.seq);
+        let rows = audit::Entity::find()
+            .select_only()
+            .columns([audit::Column::MemberId, audit::Column::Entry])
+            .filter(audit::Column::GymId.eq(&self.gym))
+            // The log is long, and only its end is looked at.
+            .filter(audit::Column::Seq.gt(newest - MOST_READ))
+            .filter(audit::Column::At.gte(now - DAY))
+            .filter(audit::Column::Entry.contains(UNDONE))
+            .order_by_desc(audit::Column::Seq)
+            .into_tuple::<(Option<String>, String)>()
+            .all(&self.shared.db)
+            .await?;
+        let mut once = BTreeSet::new();
+        Ok(rows.into_iter().any(|(member, entry)| {
+            let entry: Entry = serde_json::from_str(&entry).unwrap_or_default();
+            entry.action == UNDONE && !once.insert((member, entry.group))
+        }))
+    }
+
     /// The integration after the pass: when it was reconciled, and what needs somebody.
     pub(super) async fn conclude(&mut self, observed: &Observed) -> Result<(), ReconcileError> {
         if !observed.groups_missing.is_empty() || !observed.distrusted.is_empty() {
@@ -56,6 +84,7 @@ impl Pass {
         }
         let now = self.shared.now();
         let failing = self.failing_again().await?;
+        let writer = observed.by_integration || self.is_undone_again(now).await?;
         let unmanaged = count(observed.unmanaged.len());
         let seen = |matter: &integrations::Attention| match matter.what.as_str() {
             "group_missing" => !observed
@@ -68,6 +97,7 @@ impl Pass {
                 .any(|g| g.to_string() == matter.subject),
             "kisi_unreachable" => true,
             "grants_failing" => failing.is_empty(),
+            "another_writer" => !writer,
             _ => false,
         };
         let txn = self.shared.db.begin().await?;
@@ -95,6 +125,10 @@ impl Pass {
         if !failing.is_empty() {
             let message = "Rights of the same members could not be given in two reconciles running: the last sync's failures name them.";
             state::attend(&txn, &self.gym, "grants_failing", "", message, "staff", now).await?;
+        }
+        if writer {
+            let message = "Somebody else gives and takes rights in these groups: switch the other integration off, or keep people from changing what we gave.";
+            state::attend(&txn, &self.gym, "another_writer", "", message, "staff", now).await?;
         }
         for group in &observed.distrusted {
             let message = "Kisi's list of this group lacks many rights that we gave: nothing was removed by it.";

@@ -12,6 +12,7 @@ use sea_orm::{
 };
 
 use super::{Pass, ReconcileError, View};
+use crate::audit::{self, Entry, UNDONE};
 use crate::observe::Observed;
 use crate::snapshot::Snapshot;
 use crate::steps;
@@ -25,10 +26,17 @@ impl Pass {
         observed: &Observed,
     ) -> Result<(), ReconcileError> {
         let txn = self.shared.db.begin().await?;
+        let now = self.shared.now();
+        let mut undone = Vec::new();
         for row in &observed.gone {
             applied_grants::Entity::delete_by_id(row.id)
                 .exec(&txn)
                 .await?;
+            if row.valid_until.is_none_or(|until| until > now) {
+                let entry = Entry::new(UNDONE).about(&row.member_id).group(row.group_id);
+                let entry = entry.object(row.assignment_id.unwrap_or_default());
+                undone.push(entry.caused_by(self.cause()));
+            }
         }
         for row in &observed.moved {
             row.clone()
@@ -61,6 +69,7 @@ impl Pass {
         if view.integration.unmanaged_policy == "adopt" {
             self.adopt(&txn, view, observed).await?;
         }
+        audit::append(&txn, &self.gym, &undone, now).await?;
         txn.commit().await?;
         Ok(())
     }

@@ -236,3 +236,49 @@ async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_the
     assert_eq!(shown(&mut replica).await, ["group_without_doors"]);
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_writer_who_undoes_what_we_gave_is_shown() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    for round in 1..=2 {
+        let last = stage
+            .answer("m1", |answer| answer.outcome == "granted")
+            .await;
+        stage
+            .kisi
+            .remove_by_hand(last.grants[0].assignment_id)
+            .await;
+        replica.sync().await;
+        stage
+            .answer("m1", |answer| answer.applied_seq > last.applied_seq)
+            .await;
+        let attention = replica.integration().await.attention;
+        let shown = attention
+            .iter()
+            .any(|a| a.what == "another_writer" && a.who == "staff");
+        // Once may be a slip of somebody's hand.
+        assert_eq!(shown, round == 2, "{attention:?}");
+    }
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    let timeline = contracts::access::v1::GetTimelineRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m1".to_owned(),
+        ..Default::default()
+    };
+    let told = replica
+        .client
+        .get_timeline(timeline)
+        .await
+        .unwrap()
+        .into_inner();
+    let kinds: Vec<&str> = told
+        .entries
+        .iter()
+        .map(|entry| entry.kind.as_str())
+        .collect();
+    let undone = ["granted", "removed_by_others"];
+    assert_eq!(kinds[..4], [undone, undone].concat());
+    replica.stop().await;
+}
