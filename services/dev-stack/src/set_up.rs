@@ -19,6 +19,10 @@ use crate::stack::Stack;
 /// How long a first sync may take: some 500 requests at the simulator's rate.
 const SYNC_WITHIN: Duration = Duration::from_secs(180);
 
+/// A replica that stands still is replaced within 15 seconds; until then its gyms' calls are to be
+/// sent again.
+const GYMS_CHANGE_HANDS: Duration = Duration::from_secs(40);
+
 /// What the set-up found at Kisi for the demo gym; nothing with another Kisi.
 #[derive(Clone, Debug, Default)]
 pub struct KisiIds {
@@ -151,7 +155,8 @@ pub async fn sync(stack: &Stack, gym: &str) -> anyhow::Result<Value> {
     }
 }
 
-/// One call as staff of `gym`; anything but 2xx is an error with the problem in it.
+/// One call as staff of `gym`, sent again while a gym changes hands; anything but 2xx is an error with
+/// the problem in it.
 pub async fn call(
     stack: &Stack,
     gym: &str,
@@ -159,11 +164,17 @@ pub async fn call(
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<Value> {
-    let (status, answer) = send(stack, gym, method.clone(), path, body.as_ref()).await?;
-    if status.is_success() {
-        Ok(answer)
-    } else {
-        bail!("{method} {path} of {gym}: {status} {answer}")
+    let deadline = Instant::now() + GYMS_CHANGE_HANDS;
+    loop {
+        let (status, answer) = send(stack, gym, method.clone(), path, body.as_ref()).await?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        // All of these may be asked again.
+        if status != StatusCode::SERVICE_UNAVAILABLE || Instant::now() > deadline {
+            bail!("{method} {path} of {gym}: {status} {answer}")
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
