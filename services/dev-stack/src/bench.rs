@@ -7,11 +7,17 @@
 
 mod bare_http;
 mod changes;
+mod commit_floor;
 mod connection;
 mod figure;
 mod lone;
+mod members;
+mod membership_servers;
 mod memory;
+mod midnight;
+mod postgres_server;
 mod raw_publish;
+mod roster_import;
 mod senders;
 mod webhook_servers;
 mod webhooks;
@@ -25,6 +31,7 @@ use crate::settings::Settings;
 use crate::stack::Stack;
 
 use figure::Figure;
+use membership_servers::Database;
 use webhook_servers::WebhookServers;
 use webhooks::Webhooks;
 
@@ -37,6 +44,33 @@ pub enum Part {
     Lone,
     /// Webhooks of many senders at once.
     Senders,
+    /// Membership writes and billing events, on both databases.
+    Members,
+    /// A roster of 100,000, on both databases.
+    Roster,
+    /// 50,000 memberships that start at one midnight, on both databases.
+    Midnight,
+}
+
+impl Part {
+    /// With every service running.
+    const WHOLE_CHAIN: [Self; 2] = [Self::Changes, Self::Lone];
+    /// With billing-webhook alone.
+    const WEBHOOKS: [Self; 2] = [Self::Lone, Self::Senders];
+}
+
+/// All, or one part.
+#[derive(Clone, Copy)]
+struct Wanted(Option<Part>);
+
+impl Wanted {
+    fn has(self, part: Part) -> bool {
+        self.0.is_none_or(|only| only == part)
+    }
+
+    fn has_any(self, parts: [Part; 2]) -> bool {
+        parts.into_iter().any(|part| self.has(part))
+    }
 }
 
 /// Measures all, or one part; prints a table, and writes `target/bench/report.json`. `Ok(false)` when an aim was
@@ -49,21 +83,30 @@ pub async fn run(settings: &Settings, only: Option<Part>) -> anyhow::Result<bool
         .tempdir_in("target/bench")?;
     let mut stop = StopSignals::listen()?;
 
+    let wanted = Wanted(only);
     let mut figures = Vec::new();
-    if only != Some(Part::Senders) {
+    if wanted.has_any(Part::WHOLE_CHAIN) {
         let folder = Folder::open(&data.path().join("stack"))?;
         let mut stack = Stack::start(folder, settings, &mut stop).await?;
         let measured = tokio::select! {
-            measured = whole_chain(&mut stack, only) => measured,
+            measured = whole_chain(&mut stack, wanted) => measured,
             () = stop.wait() => Err(anyhow::anyhow!("stopped")),
         };
         stack.stop().await;
         figures.extend(measured?);
     }
-    if only != Some(Part::Changes) {
+    if wanted.has_any(Part::WEBHOOKS) {
         let folder = Folder::open(&data.path().join("webhooks"))?;
         figures.extend(tokio::select! {
-            measured = webhooks_alone(&folder, settings, only) => measured?,
+            measured = webhooks_alone(&folder, settings, wanted) => measured?,
+            () = stop.wait() => anyhow::bail!("stopped"),
+        });
+    }
+
+    for database in Database::ALL {
+        let folder = |part: &str| Folder::open(&data.path().join(format!("{part}-{database:?}")));
+        figures.extend(tokio::select! {
+            measured = memberships_alone(folder, settings, database, wanted) => measured?,
             () = stop.wait() => anyhow::bail!("stopped"),
         });
     }
@@ -79,14 +122,14 @@ pub async fn run(settings: &Settings, only: Option<Part>) -> anyhow::Result<bool
 }
 
 /// With every service running.
-async fn whole_chain(stack: &mut Stack, only: Option<Part>) -> anyhow::Result<Vec<Figure>> {
+async fn whole_chain(stack: &mut Stack, wanted: Wanted) -> anyhow::Result<Vec<Figure>> {
     stack.prepare().await?;
     let mut figures = Vec::new();
-    if only != Some(Part::Lone) {
+    if wanted.has(Part::Changes) {
         figures.extend(memory::measure(stack).await?);
         figures.extend(changes::measure(stack).await?);
     }
-    if only != Some(Part::Changes) {
+    if wanted.has(Part::Lone) {
         figures.push(lone::whole_chain(stack).await?);
     }
     Ok(figures)
@@ -96,16 +139,16 @@ async fn whole_chain(stack: &mut Stack, only: Option<Part>) -> anyhow::Result<Ve
 async fn webhooks_alone(
     folder: &Folder,
     settings: &Settings,
-    only: Option<Part>,
+    wanted: Wanted,
 ) -> anyhow::Result<Vec<Figure>> {
     let mut servers = WebhookServers::start(folder, settings).await?;
     let webhooks = Webhooks::default();
     let measured = async {
         let mut figures = Vec::new();
-        if only != Some(Part::Senders) {
+        if wanted.has(Part::Lone) {
             figures.extend(lone::consumers_stopped(&servers, &webhooks).await?);
         }
-        if only != Some(Part::Lone) {
+        if wanted.has(Part::Senders) {
             figures.extend(senders::measure(&servers, &webhooks).await?);
         }
         Ok(figures)
@@ -113,4 +156,24 @@ async fn webhooks_alone(
     let measured = measured.await;
     servers.stop().await;
     measured
+}
+
+/// With membership-events alone, on one database; each part on data of its own.
+async fn memberships_alone(
+    folder: impl Fn(&str) -> anyhow::Result<Folder>,
+    settings: &Settings,
+    database: Database,
+    wanted: Wanted,
+) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    if wanted.has(Part::Members) {
+        figures.extend(members::measure(folder("members")?, settings, database).await?);
+    }
+    if wanted.has(Part::Roster) {
+        figures.extend(roster_import::measure(folder("roster")?, settings, database).await?);
+    }
+    if wanted.has(Part::Midnight) {
+        figures.extend(midnight::measure(folder("midnight")?, settings, database).await?);
+    }
+    Ok(figures)
 }

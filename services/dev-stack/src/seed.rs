@@ -1,5 +1,7 @@
 //! The demo gyms' people and contracts, written as any other Gymflow service would: over gRPC.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
 use contracts::membership::v1 as membership;
 use contracts::membership::v1::membership_service_client::MembershipServiceClient;
@@ -38,12 +40,18 @@ impl tonic::service::Interceptor for Bearer {
 
 /// Connects to membership-events.
 pub async fn client(stack: &Stack) -> anyhow::Result<Client> {
-    let url = format!("http://{}", stack.first("membership-events")?.grpc);
+    let token = stack.issuer.service(Timestamp::now())?;
+    client_of(stack.first("membership-events")?.grpc, &token).await
+}
+
+/// Connects to one membership-events.
+pub async fn client_of(grpc: SocketAddr, token: &str) -> anyhow::Result<Client> {
+    let url = format!("http://{grpc}");
     let channel = Endpoint::from_shared(url)?
         .connect()
         .await
         .context("connecting to membership-events")?;
-    let token = format!("Bearer {}", stack.issuer.service(Timestamp::now())?);
+    let token = format!("Bearer {token}");
     let bearer = Bearer(token.parse().context("a token that no header can carry")?);
     Ok(MembershipServiceClient::with_interceptor(channel, bearer))
 }

@@ -79,7 +79,11 @@ pub fn streams(replicas: usize) -> Vec<Config> {
             allow_atomic_publish: true,
             ..aged(base(BILLING, &["billing.v1.>"]), 30)
         },
-        latest(base(MEMBERSHIP, &["membership.v1.>"])),
+        // What an event or a midnight decides of many members does as well.
+        Config {
+            allow_atomic_publish: true,
+            ..latest(base(MEMBERSHIP, &["membership.v1.>"]))
+        },
         latest(base(ACCESS, &["access.v1.>"])),
         latest(base(INTEGRATION, &["integration.v1.>"])),
         aged(base(NOTIFY, &["notify.v1.>"]), 7),

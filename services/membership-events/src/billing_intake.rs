@@ -1,19 +1,28 @@
 //! What payment providers said, taken in: one transaction per event, with the inbox row, the link,
 //! the decisions of everybody concerned and their outbox rows.
 //!
+//! Events that wait together share one transaction, and with it the disk flush that is most of what
+//! one costs ([`lanes`], [`together`]); a lone one does not wait. Each is acked after the commit.
+//!
 //! The inbox row's key is the provider's own and is kept for good, so that a repeat days later
 //! changes nothing. Facts join in any order; nothing here compares arrival times.
 
+mod lanes;
+mod together;
+
 use std::time::Duration;
 
-use access_domain::billing::{BillingEventKind, Fact};
+use access_domain::billing::BillingEventKind;
 use contracts::billing::v1::BillingEvent;
+use contracts::message::BusMessage;
 use contracts::{subjects, wire};
 use event_bus::backoff::Backoff;
 use event_bus::{Bus, ConsumerConfig, Delivery, Disposition, Ordering};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+
+use lanes::{Item, Lanes};
 
 use crate::SERVICE;
 use crate::cause::CauseOf;
@@ -29,9 +38,9 @@ pub const EVENTS: &str = "membership_events_billing_events_total";
 /// The values of its label `outcome`.
 pub const OUTCOMES: [&str; 4] = ["applied", "parked", "duplicate", "rejected"];
 
-/// Events handled at once in one process. Facts commute, so there is no order to keep; SQLite
-/// takes one at a time anyway.
-const CONCURRENCY: usize = 16;
+/// Events handled at once in one process, most of which wait for a lane. Facts commute, so there is
+/// no order to keep.
+const CONCURRENCY: usize = 128;
 
 /// While the database is down, events wait this long; when it is back they should not wait much
 /// longer.
@@ -83,69 +92,73 @@ pub async fn run(
     decisions: Decisions,
     shutdown: CancellationToken,
 ) -> Result<(), event_bus::OpenError> {
+    let lanes = Lanes::new(decisions);
     consumer
         .run(
             move |event: BillingEvent, delivery: Delivery| {
-                let decisions = decisions.clone();
-                async move { handle(&decisions, event, delivery).await }
+                let lanes = lanes.clone();
+                async move { handle(&lanes, event, delivery).await }
             },
             shutdown,
         )
         .await
 }
 
-async fn handle(decisions: &Decisions, event: BillingEvent, delivery: Delivery) -> Disposition {
-    let arrival = Arrival {
-        received_at: delivery.stored_at,
-        traceparent: delivery.envelope.traceparent.clone(),
+async fn handle(lanes: &Lanes, event: BillingEvent, delivery: Delivery) -> Disposition {
+    let taken = match wire::fact(&event) {
+        Ok(fact) => {
+            let arrival = Arrival {
+                received_at: delivery.stored_at,
+                traceparent: delivery.envelope.traceparent,
+            };
+            let item = Item {
+                event,
+                fact,
+                arrival,
+            };
+            lanes.take(item).await
+        }
+        Err(error) => Some(Err(Error::Contradiction(error.to_string()))),
     };
-    match take(decisions, &event, &arrival).await {
-        Ok(taken) => {
+    match taken {
+        Some(Ok(taken)) => {
             metrics::counter!(EVENTS, "outcome" => taken.as_str()).increment(1);
             Disposition::Done
         }
-        Err(error) => {
+        Some(Err(error)) => {
             let disposition = error.into_disposition();
             if matches!(disposition, Disposition::Reject { .. }) {
                 metrics::counter!(EVENTS, "outcome" => "rejected").increment(1);
             }
             disposition
         }
+        None => Disposition::retry("the transaction it was in was given up"),
     }
 }
 
-/// Takes one event in.
+/// Takes one event in, in a transaction of its own.
 ///
 /// # Errors
-/// [`Error::Contradiction`] for an event that cannot be understood or says something else than
-/// what is held; nothing was changed then.
-pub async fn take(
-    decisions: &Decisions,
-    event: &BillingEvent,
-    arrival: &Arrival,
-) -> Result<Taken, Error> {
-    let fact = wire::fact(event).map_err(|error| Error::Contradiction(error.to_string()))?;
-    decisions
-        .retrying(|| take_once(decisions, event, &fact, arrival))
-        .await
+/// [`Error::Contradiction`] for an event that says something else than what is held; nothing was
+/// changed then.
+async fn alone(decisions: &Decisions, item: &Item) -> Result<Taken, Error> {
+    decisions.retrying(|| take_once(decisions, item)).await
 }
 
-async fn take_once(
-    decisions: &Decisions,
-    event: &BillingEvent,
-    fact: &Fact,
-    arrival: &Arrival,
-) -> Result<Taken, Error> {
+fn cause_of(item: &Item) -> CauseOf {
+    CauseOf::BillingEvent {
+        id: item.event.id(),
+        provider: item.event.provider.clone(),
+        occurred_at: item.fact.occurred_at,
+        received_at: item.arrival.received_at,
+        traceparent: item.arrival.traceparent.clone(),
+    }
+}
+
+async fn take_once(decisions: &Decisions, item: &Item) -> Result<Taken, Error> {
+    let Item { event, arrival, .. } = item;
     let keys = Keys::of_event(event);
-    let mut unit = decisions
-        .begin(CauseOf::BillingEvent {
-            id: format!("{}/{}/{}", event.provider, event.account, event.event_id),
-            provider: event.provider.clone(),
-            occurred_at: fact.occurred_at,
-            received_at: arrival.received_at,
-            traceparent: arrival.traceparent.clone(),
-        })
-        .await?;
+    let mut unit = decisions.begin(cause_of(item)).await?;
     locks::take(
         unit.db(),
         linking::lock_names(&keys),
@@ -184,14 +197,7 @@ async fn take_once(
 
 /// A repeat must say what was said before; where it does not, a person has to look.
 fn same_as_held(event: &BillingEvent, held: &billing_events::Model) -> Result<Taken, Error> {
-    let same = serde_json::from_str::<BillingEvent>(&held.event).is_ok_and(|held| {
-        held.kind == event.kind
-            && held.invoice_id == event.invoice_id
-            && held.payment_id == event.payment_id
-            && held.currency == event.currency
-            && held.amount_minor == event.amount_minor
-    });
-    if same {
+    if is_same(event, held) {
         return Ok(Taken::Duplicate);
     }
     warn!(
@@ -201,6 +207,16 @@ fn same_as_held(event: &BillingEvent, held: &billing_events::Model) -> Result<Ta
     Err(Error::Contradiction(
         "an event with this id is held, and says something else".to_owned(),
     ))
+}
+
+fn is_same(event: &BillingEvent, held: &billing_events::Model) -> bool {
+    serde_json::from_str::<BillingEvent>(&held.event).is_ok_and(|held| {
+        held.kind == event.kind
+            && held.invoice_id == event.invoice_id
+            && held.payment_id == event.payment_id
+            && held.currency == event.currency
+            && held.amount_minor == event.amount_minor
+    })
 }
 
 /// One invoice or payment has one currency, and one payment one amount, over all that is said of

@@ -1,8 +1,16 @@
 //! What brings a decision about, and how the message tells it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use access_domain::entitlement::MembershipFacts;
+use access_domain::ids::GymId;
 use contracts::membership::v1::Cause;
 use contracts::wire;
 use jiff::Timestamp;
+
+use crate::error::Error;
+use crate::store::links::Pair;
 
 /// What brings a decision about.
 #[derive(Debug, Clone)]
@@ -33,6 +41,61 @@ pub enum CauseOf {
     },
     /// Time alone.
     Timer,
+}
+
+/// What brings the decisions of one unit of work about.
+#[derive(Debug, Clone)]
+pub enum Causes {
+    /// All of them.
+    One(CauseOf),
+    /// Several events, each of which touches memberships of its own.
+    Each(BTreeMap<Pair, Arc<CauseOf>>),
+}
+
+impl Causes {
+    /// Several, of which none is known yet.
+    pub fn each() -> Self {
+        Self::Each(BTreeMap::new())
+    }
+
+    /// The only one.
+    pub(crate) fn one(&self) -> Result<&CauseOf, Error> {
+        match self {
+            Self::One(cause) => Ok(cause),
+            Self::Each(_) => Err(Error::NotTogether),
+        }
+    }
+
+    /// What decides about somebody who holds or pays for these memberships.
+    pub(crate) fn of(
+        &self,
+        gym: &GymId,
+        memberships: &[MembershipFacts],
+    ) -> Result<&CauseOf, Error> {
+        let each = match self {
+            Self::One(cause) => return Ok(cause),
+            Self::Each(each) => each,
+        };
+        let mut found: Option<&Arc<CauseOf>> = None;
+        for facts in memberships {
+            let pair = (gym.into(), (&facts.membership.id).into());
+            let Some(cause) = each.get(&pair) else {
+                continue;
+            };
+            // Of two it would be told that one alone did it.
+            if found.is_some_and(|found| !Arc::ptr_eq(found, cause)) {
+                return Err(Error::NotTogether);
+            }
+            found = Some(cause);
+        }
+        found.map(|cause| &**cause).ok_or(Error::NotTogether)
+    }
+}
+
+impl From<CauseOf> for Causes {
+    fn from(cause: CauseOf) -> Self {
+        Self::One(cause)
+    }
 }
 
 impl CauseOf {

@@ -18,7 +18,7 @@ use contracts::wire;
 use jiff::Timestamp;
 use sea_orm::ConnectionTrait;
 
-use crate::cause::CauseOf;
+use crate::cause::{CauseOf, Causes};
 use crate::error::Error;
 use crate::rows;
 use crate::store::entity::members;
@@ -54,6 +54,8 @@ pub struct Change {
     pub changes_at: Option<Timestamp>,
     /// When the cause happened.
     pub occurred_at: Timestamp,
+    /// The trace it belongs to.
+    pub traceparent: Option<String>,
 }
 
 /// About whom to decide.
@@ -71,7 +73,7 @@ pub async fn decide(
     gym: &GymId,
     whom: Whom<'_>,
     now: impl Fn() -> Timestamp,
-    cause: &CauseOf,
+    causes: &Causes,
 ) -> Result<Vec<Decision>, Error> {
     let people = match whom {
         Whom::Members(ids) => store::members::lock(db, gym, ids).await?,
@@ -95,7 +97,8 @@ pub async fn decide(
         }
         let entitlement = entitle(&facts, &rules, now);
         let due = row.changes_at.map(from_micros);
-        let (occurred_at, cause) = cause.told(due, now);
+        let by = causes.of(gym, &facts.memberships)?;
+        let (occurred_at, cause) = by.told(due, now);
         let version = next_version(row.version, now);
         let state = wire::status_changed(gym, &member, version, &entitlement, &rules, now, cause);
         let before = rows::state(row)?;
@@ -107,6 +110,7 @@ pub async fn decide(
                 state,
                 changes_at: entitlement.changes_at,
                 occurred_at,
+                traceparent: by.traceparent(),
             }),
         });
     }
@@ -186,6 +190,7 @@ pub fn tombstone(
     now: Timestamp,
     cause: &CauseOf,
 ) -> Decision {
+    let traceparent = cause.traceparent();
     let (occurred_at, cause) = cause.told(None, now);
     let version = next_version(held, now);
     Decision {
@@ -195,6 +200,7 @@ pub fn tombstone(
             state: wire::erased(gym, member, version, now, cause),
             changes_at: None,
             occurred_at,
+            traceparent,
         }),
     }
 }

@@ -25,6 +25,9 @@ pub enum Error {
     /// A billing event contradicts what is held; a person has to look.
     #[error("{0}")]
     Contradiction(String),
+    /// What was to be done in one transaction has to be done in several.
+    #[error("two of these are about the same member")]
+    NotTogether,
     /// A request is malformed.
     #[error("the request is not valid")]
     Invalid(Box<Status>),
@@ -46,7 +49,7 @@ impl Error {
                 );
                 Status::unavailable("The database does not answer; it is safe to send this again.")
             }
-            Self::Store(StoreError::Nonsense { .. }) | Self::Json(_) => {
+            Self::Store(StoreError::Nonsense { .. }) | Self::Json(_) | Self::NotTogether => {
                 error!(
                     "A call failed: {}",
                     service_runtime::lifecycle::chain(&self)
@@ -73,6 +76,7 @@ impl Error {
             | Self::Unknown(_)
             | Self::Refused(_)
             | Self::Contradiction(_)
+            | Self::NotTogether
             | Self::Invalid(_) => Disposition::reject(service_runtime::lifecycle::chain(&self)),
         }
     }

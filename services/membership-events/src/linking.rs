@@ -18,10 +18,12 @@ use sea_orm::ConnectionTrait;
 
 pub use settle::{settle_by_hand, settle_held, settle_new};
 
+use claims::Claims;
+
 use crate::error::Error;
 use crate::store::StoreError;
-use crate::store::billing::Keys;
-use crate::store::links::{self, Pair};
+use crate::store::billing::{Held, Keys};
+use crate::store::links::{self, Candidate, Pair};
 use crate::unit::Unit;
 
 /// Memberships per gym.
@@ -47,6 +49,19 @@ pub fn touch(touched: &mut Touched, pairs: BTreeSet<Pair>) {
     for (gym, membership) in pairs {
         touched.entry(gym.0).or_default().insert(membership.0);
     }
+}
+
+/// Whose an event is, by its candidates and the other events of its invoice and payment, where that
+/// is certain and changes nothing about those others.
+pub fn plainly_linked(candidates: &[Candidate], tied: Vec<Held>) -> Option<BTreeSet<Pair>> {
+    if tied.iter().any(Held::is_loose) {
+        return None;
+    }
+    let mut claims = Claims::default();
+    claims.add(candidates);
+    let firm = tied.into_iter().flat_map(|held| held.owned).collect();
+    let pairs = claims.firm(&firm).ok()?;
+    (!pairs.is_empty()).then_some(pairs)
 }
 
 /// Decides again about everybody who holds or pays for the touched memberships.

@@ -37,6 +37,14 @@ pub(crate) fn placeholders(first: usize, count: usize) -> String {
     numbers.join(", ")
 }
 
+/// `rows` rows of `columns` placeholders each, from `$first` on.
+pub(crate) fn tuples(first: usize, columns: usize, rows: usize) -> String {
+    let tuples: Vec<String> = (0..rows)
+        .map(|row| format!("({})", placeholders(first + row * columns, columns)))
+        .collect();
+    tuples.join(", ")
+}
+
 /// The columns of a table, by name. A prepared `select *` fails on PostgreSQL in a replica that
 /// still runs when a later migration adds a column.
 pub(crate) fn columns<E: EntityTrait>(table: &str) -> String {

@@ -15,12 +15,13 @@ use sea_orm::DatabaseTransaction;
 use service_runtime::clock::Clock;
 use tokio::sync::Notify;
 
-use crate::cause::CauseOf;
+use crate::cause::{CauseOf, Causes};
 use crate::decide::{self, Decision, Whom};
 use crate::error::Error;
 use crate::outbox::Relay;
 use crate::store::entity::outbox::Model as OutboxRow;
 use crate::store::keys::MemberKey;
+use crate::store::links::Pair;
 use crate::store::{self, Step, Store, micros};
 use crate::timers::Wake;
 
@@ -82,11 +83,11 @@ impl Decisions {
     }
 
     /// Begins a unit of work. Dropping it undoes it.
-    pub async fn begin(&self, cause: CauseOf) -> Result<Unit<'_>, Error> {
+    pub async fn begin(&self, causes: impl Into<Causes>) -> Result<Unit<'_>, Error> {
         Ok(Unit {
             decisions: self,
             txn: self.store.begin().await?,
-            cause,
+            causes: causes.into(),
             mine: Vec::new(),
             leaves_rows: false,
             next_timer: None,
@@ -115,7 +116,7 @@ impl Decisions {
 pub struct Unit<'a> {
     decisions: &'a Decisions,
     txn: DatabaseTransaction,
-    cause: CauseOf,
+    causes: Causes,
     mine: Vec<OutboxRow>,
     leaves_rows: bool,
     next_timer: Option<Timestamp>,
@@ -123,7 +124,23 @@ pub struct Unit<'a> {
     versions: BTreeMap<MemberId, i64>,
 }
 
+/// A state on its way to the outbox.
+struct Outgoing {
+    member: MemberId,
+    version: i64,
+    payload: String,
+    occurred_at: Timestamp,
+    traceparent: Option<String>,
+}
+
 impl Unit<'_> {
+    /// Of several events, the one that touches this membership.
+    pub fn add_cause(&mut self, pair: Pair, cause: Arc<CauseOf>) {
+        if let Causes::Each(each) = &mut self.causes {
+            each.insert(pair, cause);
+        }
+    }
+
     /// The transaction, for reading and writing rows.
     pub fn db(&self) -> &DatabaseTransaction {
         &self.txn
@@ -156,7 +173,7 @@ impl Unit<'_> {
     }
 
     async fn decide_about(&mut self, gym: &GymId, whom: Whom<'_>) -> Result<(), Error> {
-        let decisions = decide::decide(&self.txn, gym, whom, || self.now(), &self.cause).await?;
+        let decisions = decide::decide(&self.txn, gym, whom, || self.now(), &self.causes).await?;
         self.keep(gym, decisions).await
     }
 
@@ -165,8 +182,9 @@ impl Unit<'_> {
     pub async fn erase(&mut self, gym: &GymId, member: &MemberId, held: i64) -> Result<(), Error> {
         store::members::erase(&self.txn, gym, member).await?;
         store::roster::staged::erase(&self.txn, gym, member).await?;
-        let (now, by) = (self.now(), self.cause.actor());
-        let decision = decide::tombstone(gym, member, held, now, &self.cause);
+        let cause = self.causes.one()?;
+        let (now, by) = (self.now(), cause.actor());
+        let decision = decide::tombstone(gym, member, held, now, cause);
         let version = decision.version();
         store::erasures::insert(&self.txn, gym, member, version, now, &by).await?;
         self.keep(gym, vec![decision]).await
@@ -179,15 +197,25 @@ impl Unit<'_> {
         members: &BTreeSet<MemberId>,
     ) -> Result<usize, Error> {
         let states = decide::held(&self.txn, gym, members).await?;
+        let (occurred_at, traceparent) = (self.now(), self.causes.one()?.traceparent());
+        let states: Vec<Outgoing> = states
+            .into_iter()
+            .map(|(member, version, payload)| Outgoing {
+                member,
+                version,
+                payload,
+                occurred_at,
+                traceparent: traceparent.clone(),
+            })
+            .collect();
         let sent = states.len();
-        let occurred_at = self.now();
-        self.send(gym, states, occurred_at).await?;
+        self.send(gym, states).await?;
         Ok(sent)
     }
 
     async fn keep(&mut self, gym: &GymId, decisions: Vec<Decision>) -> Result<(), Error> {
         let mut changed = Vec::new();
-        let mut occurred_at = self.now();
+        let mut kept = Vec::new();
         for decision in decisions {
             self.versions
                 .insert(decision.member.clone(), decision.version());
@@ -195,48 +223,45 @@ impl Unit<'_> {
                 continue;
             };
             let json = serde_json::to_string(&change.state).map_err(Error::Json)?;
-            store::members::put_decision(
-                &self.txn,
-                gym,
-                &decision.member,
-                change.state.version,
-                json.clone(),
-                change.changes_at,
-            )
-            .await?;
+            kept.push(store::members::NewDecision {
+                member: decision.member.clone(),
+                version: change.state.version,
+                state: json.clone(),
+                changes_at: change.changes_at,
+            });
             self.next_timer = self.next_timer.into_iter().chain(change.changes_at).min();
-            occurred_at = change.occurred_at;
-            changed.push((decision.member, change.state.version, json));
+            changed.push(Outgoing {
+                member: decision.member,
+                version: change.state.version,
+                payload: json,
+                occurred_at: change.occurred_at,
+                traceparent: change.traceparent,
+            });
         }
+        store::members::put_decisions(&self.txn, gym, kept).await?;
         self.changed += changed.len();
-        self.send(gym, changed, occurred_at).await
+        self.send(gym, changed).await
     }
 
     /// Writes outbox rows. They are this process's to publish, unless older ones of the same
     /// member are still on their way: then whichever relay finds them the oldest does it.
-    async fn send(
-        &mut self,
-        gym: &GymId,
-        states: Vec<(MemberId, i64, String)>,
-        occurred_at: Timestamp,
-    ) -> Result<(), Error> {
+    async fn send(&mut self, gym: &GymId, states: Vec<Outgoing>) -> Result<(), Error> {
         if states.is_empty() {
             return Ok(());
         }
         let relay = &self.decisions.relay;
         let created_at = micros(self.now());
         let claimed_until = relay.claim_until();
-        let traceparent = self.cause.traceparent();
         let rows = states
             .into_iter()
-            .map(|(member, version, payload)| store::outbox::NewRow {
+            .map(|state| store::outbox::NewRow {
                 gym_id: gym.into(),
                 claimed_until,
-                member_id: MemberKey(member),
-                version,
-                payload,
-                traceparent: traceparent.clone(),
-                occurred_at: micros(occurred_at),
+                member_id: MemberKey(state.member),
+                version: state.version,
+                payload: state.payload,
+                traceparent: state.traceparent,
+                occurred_at: micros(state.occurred_at),
                 created_at,
             })
             .collect();

@@ -23,13 +23,18 @@ pub async fn measure(stack: &Stack) -> anyhow::Result<Vec<Figure>> {
                 .get(*service)
                 .with_context(|| format!("{service} does not run"))?;
             let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let kib: f64 = status
-                .lines()
-                .find_map(|line| line.strip_prefix("VmRSS:"))
-                .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-                .context("VmRSS")?;
             let name = format!("{service}, memory at rest");
-            Ok(Figure::new(name, kib / 1024.0, "MiB").at_most(AIM_MIB))
+            Ok(Figure::new(name, mib(&status, "VmRSS:")?, "MiB").at_most(AIM_MIB))
         })
         .collect()
+}
+
+/// A size out of `/proc/{pid}/status`.
+pub fn mib(status: &str, field: &str) -> anyhow::Result<f64> {
+    let kib: f64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
+        .with_context(|| field.to_owned())?;
+    Ok(kib / 1024.0)
 }

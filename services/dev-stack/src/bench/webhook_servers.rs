@@ -94,7 +94,7 @@ impl WebhookServers {
     }
 }
 
-fn program(folder: &Folder, name: &str, binary: PathBuf) -> Program {
+pub(super) fn program(folder: &Folder, name: &str, binary: PathBuf) -> Program {
     Program {
         log: folder.path("logs").join(format!("{name}.log")),
         name: name.to_owned(),
@@ -110,7 +110,7 @@ fn program(folder: &Folder, name: &str, binary: PathBuf) -> Program {
     }
 }
 
-async fn wait_until_ready(url: &str) -> anyhow::Result<()> {
+pub(super) async fn wait_until_ready(url: &str) -> anyhow::Result<()> {
     let http = reqwest::Client::builder().no_proxy().build()?;
     let deadline = Instant::now() + READY_WITHIN;
     loop {

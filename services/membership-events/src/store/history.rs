@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::keys::{GymKey, MemberKey};
 use super::outbox::ROWS_AT_ONCE;
-use super::{Step, StoreError, micros, placeholders};
+use super::{Step, StoreError, micros, placeholders, tuples};
 
 /// A decision about a member.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -70,7 +70,7 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
              where o.seq = v.column1
              order by o.seq {lock}
              on conflict do nothing",
-            tuples(2, some.len())
+            tuples(1, 2, some.len())
         );
         let values = some.iter().flat_map(|row| [row.seq, row.decided_at]);
         db.execute_raw(Statement::from_sql_and_values(
@@ -97,7 +97,7 @@ pub(super) async fn insert(db: &impl ConnectionTrait, rows: &[Decided]) -> Resul
     let sql = format!(
         "insert into decision_history (gym_id, member_id, decided_at, version, payload)
          values {} on conflict do nothing",
-        tuples(5, rows.len())
+        tuples(1, 5, rows.len())
     );
     let values = rows.iter().flat_map(|row| {
         [
@@ -115,14 +115,6 @@ pub(super) async fn insert(db: &impl ConnectionTrait, rows: &[Decided]) -> Resul
     ))
     .await
     .map(drop)
-}
-
-/// `rows` of `columns` placeholders each.
-fn tuples(columns: usize, rows: usize) -> String {
-    let tuples: Vec<String> = (0..rows)
-        .map(|row| format!("({})", placeholders(row * columns + 1, columns)))
-        .collect();
-    tuples.join(", ")
 }
 
 /// The newest decision made about a member by `at` (microseconds) and those before it, newest
@@ -268,7 +260,7 @@ pub async fn remove_replaced(db: &impl ConnectionTrait, by: &[Place]) -> Result<
              select h.gym_id, h.member_id, h.decided_at, h.version
              from (values {}) as v, decision_history h
              where h.gym_id = v.column1 and h.member_id = v.column2 and h.version < v.column3)",
-        tuples(3, by.len())
+        tuples(1, 3, by.len())
     );
     let values = by.iter().flat_map(|place| {
         [

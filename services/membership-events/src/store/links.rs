@@ -1,6 +1,6 @@
 //! Which memberships could claim an event, and which do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MembershipId};
 use sea_orm::{
@@ -10,7 +10,7 @@ use sea_orm::{
 use super::billing::Keys;
 use super::entity::{billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
-use super::{Step, StoreError, placeholders};
+use super::{Step, StoreError, placeholders, tuples};
 
 /// A membership in its gym.
 pub type Pair = (GymKey, MembershipKey);
@@ -68,6 +68,101 @@ pub async fn list_candidates(
     .all(db)
     .await
     .step("looking for a billing event's membership")
+}
+
+/// One row per event and candidate.
+#[derive(FromQueryResult)]
+struct OfItem {
+    item: i64,
+    #[sea_orm(nested)]
+    candidate: Candidate,
+}
+
+/// As [`list_candidates`], for each of several events: by its place among `keys`.
+pub async fn list_candidates_of_each(
+    db: &impl ConnectionTrait,
+    keys: &[Keys<'_>],
+) -> Result<BTreeMap<usize, Vec<Candidate>>, StoreError> {
+    let known_by = |kind: &str| {
+        format!(
+            "select v.item, r.gym_id, r.membership_id, r.kind, r.is_current,
+                    m.billing_subscription is not null as has_subscription
+             from v cross join billing_references r
+             join gym_accounts a
+               on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
+             join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
+             where r.provider = v.provider and r.account = v.account
+               and r.kind = '{kind}' and r.reference = v.{kind}"
+        )
+    };
+    let sql = format!(
+        "with v (item, provider, account, subscription, customer, mandate, named) as (values {})
+         {} union all {} union all {} union all
+         select v.item, m.gym_id, m.membership_id, 'metadata', true, true
+         from v cross join gym_accounts a
+         join memberships m on m.gym_id = a.gym_id
+         where a.provider = v.provider and a.account = v.account and m.membership_id = v.named",
+        tuples(1, 7, keys.len()),
+        known_by("subscription"),
+        known_by("customer"),
+        known_by("mandate")
+    );
+    let values = keys.iter().enumerate().flat_map(|(item, keys)| {
+        [
+            Value::from(item as i64),
+            keys.provider.into(),
+            keys.account.into(),
+            keys.subscription.into(),
+            keys.customer.into(),
+            keys.mandate.into(),
+            keys.named_membership.into(),
+        ]
+    });
+    let rows = OfItem::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("looking for billing events' memberships")?;
+    let mut by_item: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
+    for row in rows {
+        let item = usize::try_from(row.item).unwrap_or(usize::MAX);
+        by_item.entry(item).or_default().push(row.candidate);
+    }
+    Ok(by_item)
+}
+
+/// Gives events, each by its keys and id, to memberships.
+pub async fn link_each(
+    db: &impl ConnectionTrait,
+    links: &[(Keys<'_>, &str, &Pair)],
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "insert into billing_links (provider, account, event_id, gym_id, membership_id)
+         values {} on conflict do nothing",
+        tuples(1, 5, links.len())
+    );
+    let values = links
+        .iter()
+        .flat_map(|(keys, event_id, (gym, membership))| {
+            [
+                Value::from(keys.provider),
+                keys.account.into(),
+                (*event_id).into(),
+                gym.clone().into(),
+                membership.clone().into(),
+            ]
+        });
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await
+    .step("linking billing events")
+    .map(drop)
 }
 
 /// Gives the event to these memberships.

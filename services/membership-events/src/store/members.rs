@@ -12,7 +12,10 @@ use sea_orm::{
 
 use super::entity::{members, memberships};
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, columns, micros, placeholders};
+use super::{Step, StoreError, columns, micros, placeholders, tuples};
+
+/// SQLite takes 32,766 values in a statement, and a decision has four.
+const DECISIONS_AT_ONCE: usize = 1_000;
 
 /// The person's row.
 pub async fn find(
@@ -176,32 +179,57 @@ pub async fn put_overrides(
         .map(drop)
 }
 
-/// Keeps a new decision.
-pub async fn put_decision(
+/// A decision to keep.
+#[derive(Debug, Clone)]
+pub struct NewDecision {
+    /// About whom.
+    pub member: MemberId,
+    /// The new version.
+    pub version: i64,
+    /// The new state, canonical proto3 JSON.
+    pub state: String,
+    /// The member's next timer.
+    pub changes_at: Option<Timestamp>,
+}
+
+/// Keeps new decisions, one a member.
+pub async fn put_decisions(
     db: &impl ConnectionTrait,
     gym: &GymId,
-    member: &MemberId,
-    version: i64,
-    state: String,
-    changes_at: Option<Timestamp>,
+    decisions: Vec<NewDecision>,
 ) -> Result<(), StoreError> {
-    let sql = "update members set version = $1, state = $2, changes_at = $3
-        where gym_id = $4 and member_id = $5";
-    let values: [Value; 5] = [
-        version.into(),
-        state.into(),
-        changes_at.map(micros).into(),
-        gym.as_str().into(),
-        member.as_str().into(),
-    ];
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("keeping a decision")
-    .map(drop)
+    let mut decisions = decisions.into_iter().peekable();
+    while decisions.peek().is_some() {
+        let some = decisions.by_ref().take(DECISIONS_AT_ONCE);
+        let mut values: Vec<Value> = vec![gym.as_str().into()];
+        values.extend(some.flat_map(|one| {
+            [
+                Value::from(one.member.as_str()),
+                one.version.into(),
+                one.state.into(),
+                one.changes_at.map(micros).into(),
+            ]
+        }));
+        let sql = if values.len() == 5 {
+            "update members set version = $3, state = $4, changes_at = $5
+             where gym_id = $1 and member_id = $2"
+                .to_owned()
+        } else {
+            format!(
+                "update members set version = v.column2, state = v.column3, changes_at = v.column4
+                 from (values {}) as v where gym_id = $1 and member_id = v.column1",
+                tuples(2, 4, values.len() / 4)
+            )
+        };
+        db.execute_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await
+        .step("keeping decisions")?;
+    }
+    Ok(())
 }
 
 fn update(gym: &GymId, member: &MemberId) -> sea_orm::UpdateMany<members::Entity> {

@@ -11,15 +11,6 @@ pub mod staged;
 
 use sea_orm::Value;
 
-/// `($1, $2), ($3, $4)`: placeholders of `rows` rows of `width` columns.
-fn tuples(rows: usize, width: usize) -> String {
-    let row = |n: usize| {
-        let first = n * width + 1;
-        format!("({})", super::placeholders(first, width))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
-}
-
 /// Text values, for a list of ids.
 fn texts<'a>(ids: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = Value> {
     ids.into_iter().map(Value::from)

@@ -23,6 +23,7 @@ mod roster;
 mod steered;
 mod stories;
 mod timers;
+mod together;
 mod watch;
 mod workload;
 mod world;

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use crate::raw_call::{Cut, RawCall};
 use crate::world::{ACCOUNT, GYM, World, faults, invoice, on_both};
 
-const AS_OF: &str = "2026-03-10T11:00:00Z";
+pub(crate) const AS_OF: &str = "2026-03-10T11:00:00Z";
 
 fn at(text: &str) -> Timestamp {
     text.parse().expect("an instant")
@@ -60,19 +60,21 @@ fn membership(member: &str) -> wire::PutMembershipRequest {
     }
 }
 
-fn name(n: usize) -> String {
+pub(crate) fn name(n: usize) -> String {
     format!("m_{n:06}")
 }
 
 /// A roster of `members` people, each with a membership, as a stream makes it: nothing is held.
-fn roster(members: std::ops::Range<usize>) -> impl Iterator<Item = Part> + Send + 'static {
+pub(crate) fn roster(
+    members: std::ops::Range<usize>,
+) -> impl Iterator<Item = Part> + Send + 'static {
     members.flat_map(|n| {
         let id = name(n);
         [member(&id), Part::Membership(membership(&id))]
     })
 }
 
-fn whole(as_of: &str, parts: impl IntoIterator<Item = Part>) -> Vec<Part> {
+pub(crate) fn whole(as_of: &str, parts: impl IntoIterator<Item = Part>) -> Vec<Part> {
     std::iter::once(header(as_of)).chain(parts).collect()
 }
 
@@ -99,7 +101,7 @@ where
     Ok(told)
 }
 
-async fn applied<P>(world: &World, parts: P) -> wire::ImportRosterProgress
+pub(crate) async fn applied<P>(world: &World, parts: P) -> wire::ImportRosterProgress
 where
     P: IntoIterator<Item = Part>,
     P::IntoIter: Send + 'static,

@@ -301,7 +301,8 @@ impl World {
         let ids = ids.expect("ids").into_iter().map(|key| key.0).collect();
         let again = store.begin().await.expect("a transaction");
         let whom = Whom::Members(&ids);
-        let decisions = decide::decide(&again, &gym, whom, || self.clock.now(), &CauseOf::Timer);
+        let causes = CauseOf::Timer.into();
+        let decisions = decide::decide(&again, &gym, whom, || self.clock.now(), &causes);
         let decisions = match decisions.await {
             Err(Error::Unknown(_)) => Vec::new(),
             decisions => decisions.expect("decisions"),

@@ -11,10 +11,10 @@ use sea_orm::{
     Iterable, QueryFilter, QueryOrder, Statement, Value,
 };
 
-use super::{texts, tuples};
+use super::texts;
 use crate::store::entity::{billing_events, memberships};
 use crate::store::keys::{MemberKey, MembershipKey};
-use crate::store::{Step, StoreError, columns, placeholders};
+use crate::store::{Step, StoreError, columns, placeholders, tuples};
 
 /// A person, without what was decided.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -227,7 +227,7 @@ pub async fn replace_people(
     for some in people.chunks(1_000) {
         let sql = format!(
             "insert into membership_people (gym_id, membership_id, member_id) values {}",
-            tuples(some.len(), 3)
+            tuples(1, 3, some.len())
         );
         let values = some.iter().flat_map(|(membership, member)| {
             [

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use access_domain::ids::{GymId, MembershipId};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
-use super::{texts, tuples};
+use super::texts;
 use crate::store::keys::{GymKey, MemberKey, MembershipKey};
-use crate::store::{Step, StoreError, placeholders};
+use crate::store::{Step, StoreError, placeholders, tuples};
 
 /// A membership and when a caller last wrote it.
 #[derive(Debug, FromQueryResult)]
@@ -118,7 +118,7 @@ pub async fn put_endings(db: &impl ConnectionTrait, endings: &[Ending]) -> Resul
          values {}
          on conflict (gym_id, membership_id) do update set ended_at = excluded.ended_at,
              cancelled_at = excluded.cancelled_at, cancel_ends_on = excluded.cancel_ends_on",
-        tuples(endings.len(), 5)
+        tuples(1, 5, endings.len())
     );
     let values = endings.iter().flat_map(|ending| {
         [

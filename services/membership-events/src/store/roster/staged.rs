@@ -6,8 +6,8 @@
 use access_domain::ids::{GymId, MemberId};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
-use super::{texts, tuples};
-use crate::store::{Step, StoreError, placeholders};
+use super::texts;
+use crate::store::{Step, StoreError, placeholders, tuples};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -35,7 +35,7 @@ pub async fn insert(
     let sql = format!(
         "insert into roster_rows (import_id, kind, row_id, position, body) values {}
          on conflict do nothing",
-        tuples(rows.len(), 5)
+        tuples(1, 5, rows.len())
     );
     let values = rows.iter().flat_map(|row| {
         [
