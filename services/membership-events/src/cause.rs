@@ -66,6 +66,14 @@ impl Causes {
         }
     }
 
+    /// True of what a provider said.
+    pub(crate) fn are_billing(&self) -> bool {
+        matches!(
+            self,
+            Self::Each(_) | Self::One(CauseOf::BillingEvent { .. })
+        )
+    }
+
     /// What decides about somebody who holds or pays for these memberships.
     pub(crate) fn of(
         &self,

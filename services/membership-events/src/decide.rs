@@ -84,7 +84,7 @@ pub async fn decide(
     }
     let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
     let (rules, held) = facts_about(db, gym, members).await?;
-    if matches!(cause, CauseOf::BillingEvent { .. }) {
+    if causes.are_billing() {
         ask_to_forget_again(db, gym, &people, &held).await?;
     }
     let now = now();

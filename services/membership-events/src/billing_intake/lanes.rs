@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use access_domain::billing::Fact;
 use contracts::billing::v1::BillingEvent;
 use contracts::message::BusMessage;
+use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::{Arrival, Taken, alone, together};
@@ -118,14 +119,19 @@ impl Shared {
             .map(|waiting| (waiting.item, waiting.answer))
             .unzip();
         let taken = together::take(&self.decisions, &items).await;
+        let mut left = Vec::new();
         for ((item, taken), answer) in items.iter().zip(taken).zip(answers) {
-            let taken = match taken {
-                Some(taken) => Ok(taken),
-                None => alone(&self.decisions, item).await,
-            };
-            // Whoever does not listen any more gets it again.
-            let _ = answer.send(taken);
+            match taken {
+                // Whoever does not listen any more gets it again.
+                Some(taken) => drop(answer.send(Ok(taken))),
+                None => left.push((item, answer)),
+            }
         }
+        // Side by side: where the database is down they all wait for it once.
+        let alone = left.into_iter().map(|(item, answer)| async {
+            let _ = answer.send(alone(&self.decisions, item).await);
+        });
+        join_all(alone).await;
     }
 }
 

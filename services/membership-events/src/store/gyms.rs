@@ -2,21 +2,31 @@
 
 use access_domain::ids::GymId;
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, Set,
+    Statement,
+};
 
 use super::entity::{gym_accounts, gyms};
-use super::keys::GymKey;
-use super::{Step, StoreError};
+use super::{Step, StoreError, columns};
 
 /// The gym's row.
 pub async fn find(
     db: &impl ConnectionTrait,
     gym: &GymId,
 ) -> Result<Option<gyms::Model>, StoreError> {
-    gyms::Entity::find_by_id(GymKey::from(gym))
-        .one(db)
-        .await
-        .step("reading a gym")
+    let sql = format!(
+        "select {} from gyms where gym_id = $1",
+        columns::<gyms::Entity>("gyms")
+    );
+    gyms::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [gym.as_str().into()],
+    ))
+    .one(db)
+    .await
+    .step("reading a gym")
 }
 
 /// Creates or replaces the row.

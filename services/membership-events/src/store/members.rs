@@ -38,14 +38,26 @@ pub async fn lock(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    members::Entity::find()
-        .filter(members::Column::GymId.eq(gym.as_str()))
-        .filter(members::Column::MemberId.is_in(ids.iter().map(MemberId::as_str)))
-        .order_by_asc(members::Column::MemberId)
-        .lock_exclusive()
-        .all(db)
-        .await
-        .step("locking members")
+    let lock = match db.get_database_backend() {
+        DbBackend::Postgres => "for update",
+        _ => "",
+    };
+    let sql = format!(
+        "select {} from members where gym_id = $1 and member_id in ({}) order by member_id {lock}",
+        columns::<members::Entity>("members"),
+        placeholders(2, ids.len())
+    );
+    let values = std::iter::once(gym.as_str())
+        .chain(ids.iter().map(MemberId::as_str))
+        .map(Value::from);
+    members::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
+    .step("locking members")
 }
 
 /// The rows of the holders and payers of these memberships, by id, locked until the transaction
