@@ -39,57 +39,60 @@ pub async fn lock(
 
 /// Creates or replaces the whole row.
 pub async fn put(db: &impl ConnectionTrait, row: memberships::Model) -> Result<(), StoreError> {
-    let sql = "insert into memberships
-            (gym_id, membership_id, plan_id, holders, payer_member_id, starts_on, ends_on,
-             next_plan_id, next_plan_from, cancelled_at, cancel_ends_on, pauses,
-             provider_pauses_ended_at, billing_provider, billing_account,
-             billing_subscription, billing_customer, billing_mandate, source_version,
-             written_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                $18, $19, $20)
-        on conflict (gym_id, membership_id) do update set
-            plan_id = excluded.plan_id, holders = excluded.holders,
-            payer_member_id = excluded.payer_member_id, starts_on = excluded.starts_on,
-            ends_on = excluded.ends_on, next_plan_id = excluded.next_plan_id,
-            next_plan_from = excluded.next_plan_from, cancelled_at = excluded.cancelled_at,
-            cancel_ends_on = excluded.cancel_ends_on, pauses = excluded.pauses,
-            provider_pauses_ended_at = excluded.provider_pauses_ended_at,
-            billing_provider = excluded.billing_provider,
-            billing_account = excluded.billing_account,
-            billing_subscription = excluded.billing_subscription,
-            billing_customer = excluded.billing_customer,
-            billing_mandate = excluded.billing_mandate,
-            source_version = excluded.source_version, written_at = excluded.written_at";
-    let values: [Value; 20] = [
-        row.gym_id.into(),
-        row.membership_id.into(),
-        row.plan_id.into(),
-        row.holders.into(),
-        row.payer_member_id.into(),
-        row.starts_on.into(),
-        row.ends_on.into(),
-        row.next_plan_id.into(),
-        row.next_plan_from.into(),
-        row.cancelled_at.into(),
-        row.cancel_ends_on.into(),
-        row.pauses.into(),
-        row.provider_pauses_ended_at.into(),
-        row.billing_provider.into(),
-        row.billing_account.into(),
-        row.billing_subscription.into(),
-        row.billing_customer.into(),
-        row.billing_mandate.into(),
-        row.source_version.into(),
-        row.written_at.into(),
-    ];
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("writing a membership")
-    .map(drop)
+    use memberships::Column;
+    let row = memberships::ActiveModel {
+        gym_id: Set(row.gym_id),
+        membership_id: Set(row.membership_id),
+        plan_id: Set(row.plan_id),
+        holders: Set(row.holders),
+        payer_member_id: Set(row.payer_member_id),
+        starts_on: Set(row.starts_on),
+        ends_on: Set(row.ends_on),
+        next_plan_id: Set(row.next_plan_id),
+        next_plan_from: Set(row.next_plan_from),
+        cancelled_at: Set(row.cancelled_at),
+        cancel_ends_on: Set(row.cancel_ends_on),
+        pauses: Set(row.pauses),
+        provider_pauses_ended_at: Set(row.provider_pauses_ended_at),
+        resumed_source_version: Set(row.resumed_source_version),
+        billing_provider: Set(row.billing_provider),
+        billing_account: Set(row.billing_account),
+        billing_subscription: Set(row.billing_subscription),
+        billing_customer: Set(row.billing_customer),
+        billing_mandate: Set(row.billing_mandate),
+        source_version: Set(row.source_version),
+        written_at: Set(row.written_at),
+    };
+    memberships::Entity::insert(row)
+        .on_conflict(
+            OnConflict::columns([Column::GymId, Column::MembershipId])
+                .update_columns([
+                    Column::PlanId,
+                    Column::Holders,
+                    Column::PayerMemberId,
+                    Column::StartsOn,
+                    Column::EndsOn,
+                    Column::NextPlanId,
+                    Column::NextPlanFrom,
+                    Column::CancelledAt,
+                    Column::CancelEndsOn,
+                    Column::Pauses,
+                    Column::ProviderPausesEndedAt,
+                    Column::ResumedSourceVersion,
+                    Column::BillingProvider,
+                    Column::BillingAccount,
+                    Column::BillingSubscription,
+                    Column::BillingCustomer,
+                    Column::BillingMandate,
+                    Column::SourceVersion,
+                    Column::WrittenAt,
+                ])
+                .to_owned(),
+        )
+        .exec_without_returning(db)
+        .await
+        .step("writing a membership")
+        .map(drop)
 }
 
 /// All memberships of which any of `people` is a holder or the payer.
