@@ -53,7 +53,7 @@ fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or 
 	@exec services/billing-webhook/fuzz/run.sh
 
 .PHONY: bench
-bench: $(NATS) $(POSTGRES) ## Webhooks, doors and memberships next to bare floors, and memory; writes target/bench/report.json
+bench: $(NATS) ## Webhooks and doors next to bare floors, and memory at rest; writes target/bench/report.json
 	cargo build --release --workspace --bins --locked
 	@exec target/release/dev-stack bench
 
