@@ -16,6 +16,10 @@ FUZZ := $(TOOLS)/fuzz/.installed
 BUF := $(TOOLS)/npm/.installed
 K8S := $(TOOLS)/k8s/.installed
 
+# What is measured is linked as it is shipped, see deploy/Dockerfile.
+SHIPPED := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
+HOST = $(shell rustc --print host-tuple)
+
 # One feature set for everything that is built, so that nothing is compiled twice.
 BUILD := cargo build --workspace --all-targets --locked
 
@@ -54,8 +58,8 @@ fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or 
 
 .PHONY: bench
 bench: $(NATS) ## Webhooks and doors next to bare floors, and memory at rest; writes target/bench/report.json
-	cargo build --release --workspace --bins --locked
-	@exec target/release/dev-stack bench
+	RUSTFLAGS="$(SHIPPED)" cargo build --release --target $(HOST) --workspace --bins --locked
+	@exec target/$(HOST)/release/dev-stack bench
 
 .PHONY: lint
 lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
