@@ -49,8 +49,9 @@ test: tools lint ## Everything a change must pass, on a fresh machine
 soak: tools ## Storms of webhooks and erasures over killed processes, power cuts and random histories at full length
 	$(BUILD)
 	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
+	FAULTS_ROUNDS=$${FAULTS_ROUNDS:-40} FAULTS_SEED=$${FAULTS_SEED:-$$RANDOM} \
 	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} \
-		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: model::
+		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: faults_random:: model::
 
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or some FUZZ_TARGETS (needs nightly)
