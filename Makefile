@@ -11,8 +11,8 @@ POSTGRES := $(TOOLS)/pg/.installed
 PY := openapi-core==0.23.1 stripe==16.1.0 standardwebhooks==1.1.0 gocardless-pro==3.22.0
 PY += grpcio==1.85.3 grpcio-tools==1.85.1 grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1
 PY += googleapis-common-protos==1.76.0 nats-py==2.16.0 tzdata==2026.6
-# The stamp is named after what it stands for, so that another line above brings it in anew.
-PYTOOLS := $(TOOLS)/py/.installed-$(subst ==,-,$(subst $() $(),_,$(PY)))
+# The stamp is named after the sum of what it stands for, so that another line above brings it in anew.
+PYTOOLS := $(TOOLS)/py/.installed-$(firstword $(shell echo '$(PY)' | cksum))
 DENY := $(TOOLS)/rust/.installed
 FUZZ := $(TOOLS)/fuzz/.installed
 BUF := $(TOOLS)/npm/.installed
