@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId};
+use jiff::SignedDuration;
 
 use crate::error::Error;
-use crate::requests::{ClearOverride, PutOverride};
+use crate::requests::{CLOCK_SKEW, ClearOverride, OVERRIDE_AT_MOST, PutOverride};
 use crate::rows::{self, StoredOverride};
 use crate::store;
 use crate::store::entity::members;
@@ -14,8 +15,12 @@ use crate::writes::{By, Outcome};
 
 /// States sent again in one transaction.
 const PAGE: u64 = 500;
+/// How long the id of a cleared override is kept: past the longest one, and the clocks' difference,
+/// no repeat of it is taken any more.
+const CLEARED_KEPT: SignedDuration = OVERRIDE_AT_MOST.saturating_add(CLOCK_SKEW);
 
-/// Lets one person in, or bars one, until an instant.
+/// Lets one person in, or bars one, until an instant. One that was cleared stays cleared: a late
+/// repeat, or a call that the clearing overtook, is not applied.
 pub async fn put_override(
     decisions: &Decisions,
     by: &By,
@@ -38,11 +43,15 @@ async fn put_override_once(
     }
     let now = unit.now();
     let mut held = rows::overrides(&row)?;
-    let began = held
-        .iter()
-        .find(|held| held.id == put.id && held.kind == put.kind)
+    held.retain(|held| held.matters(now));
+    let same = held.iter().find(|held| held.id == put.id);
+    if same.is_some_and(|held| held.cleared_until.is_some()) {
+        return Ok(Outcome::stale(0));
+    }
+    let began = same
+        .filter(|held| held.kind == put.kind)
         .map_or(now, |held| held.from);
-    held.retain(|held| held.id != put.id && held.until > now);
+    held.retain(|held| held.id != put.id);
     held.push(StoredOverride {
         id: put.id.clone(),
         kind: put.kind,
@@ -50,11 +59,12 @@ async fn put_override_once(
         until: put.until,
         reason: put.reason.clone(),
         actor: by.actor.clone(),
+        cleared_until: None,
     });
     keep(unit, &put.gym, &put.member, &held).await
 }
 
-/// Ends an override now. One that is not held has ended already.
+/// Ends an override now, and keeps its id, known or not, until no repeat of it can be valid.
 pub async fn clear_override(
     decisions: &Decisions,
     by: &By,
@@ -66,7 +76,12 @@ pub async fn clear_override(
             let row = lock_known(&unit, &clear.gym, &clear.member).await?;
             let now = unit.now();
             let mut held = rows::overrides(&row)?;
-            held.retain(|held| held.id != clear.id && held.until > now);
+            held.retain(|held| held.id != clear.id && held.matters(now));
+            held.push(StoredOverride::cleared(
+                clear.id.clone(),
+                now,
+                now + CLEARED_KEPT,
+            ));
             keep(unit, &clear.gym, &clear.member, &held).await
         })
         .await

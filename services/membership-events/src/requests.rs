@@ -13,5 +13,6 @@ pub use membership::{
 };
 pub use people::{PutGym, PutMember, RequestResume};
 pub use staff::{
-    ClearOverride, ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride, RecordPayment,
+    CLOCK_SKEW, ClearOverride, ForgiveInvoice, LinkBilling, OVERRIDE_AT_MOST, PutOverride,
+    RecordPayment,
 };

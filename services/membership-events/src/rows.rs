@@ -46,6 +46,29 @@ pub struct StoredOverride {
     pub reason: String,
     /// Who made it.
     pub actor: String,
+    /// It was cleared, and its id is kept until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared_until: Option<Timestamp>,
+}
+
+impl StoredOverride {
+    /// One that holds for no time at all, as the mark that its id was cleared.
+    pub fn cleared(id: OverrideId, now: Timestamp, kept_until: Timestamp) -> Self {
+        Self {
+            id,
+            kind: OverrideKind::Bar,
+            from: now,
+            until: now,
+            reason: String::new(),
+            actor: String::new(),
+            cleared_until: Some(kept_until),
+        }
+    }
+
+    /// Whether it holds, or is a mark still needed, at `now`.
+    pub fn matters(&self, now: Timestamp) -> bool {
+        self.cleared_until.unwrap_or(self.until) > now
+    }
 }
 
 fn nonsense(table: &'static str, column: &'static str, row: impl ToString) -> StoreError {
@@ -100,6 +123,7 @@ pub fn overrides(row: &members::Model) -> Result<Vec<StoredOverride>, StoreError
 pub fn to_overrides(stored: Vec<StoredOverride>) -> Vec<Override> {
     stored
         .into_iter()
+        .filter(|held| held.cleared_until.is_none())
         .map(|held| Override {
             id: held.id,
             kind: held.kind,

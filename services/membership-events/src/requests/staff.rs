@@ -13,7 +13,7 @@ use crate::fields::Fields;
 /// The longest an override may last.
 pub const OVERRIDE_AT_MOST: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Tolerated difference between a caller's clock and ours where an instant is bounded by now.
-const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+pub const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
 /// `RecordPayment`.
 #[derive(Debug, Clone)]

@@ -100,6 +100,20 @@ def an_override_is_repeated_edited_and_cleared_by_its_id(town):
 
 
 @story
+def an_override_that_was_cleared_stays_cleared(town):
+    gym = town.gym().with_ann()
+    put(gym, "bar")
+    gym.call("ClearOverride", member_id="ann", override_id="o1")
+    gym.call("ClearOverride", member_id="ann", override_id="o2")
+    version = gym.state().version
+    for override in ("o1", "o2"):
+        same(put(gym, "bar", override=override).applied, False)
+    same((gym.state().allowed, gym.state().version), (True, version))
+    same(put(gym, "bar", override="o3").applied, True)
+    assert not gym.state().allowed
+
+
+@story
 def an_override_without_an_actor_is_the_callers(town):
     gym = town.gym().with_ann()
     put(gym, "bar", actor="")

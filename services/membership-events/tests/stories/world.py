@@ -130,13 +130,27 @@ class Bus:
         body = json_format.MessageToJson(message).encode()
         return self.wait(self.jetstream.publish(subject, body, headers=headers)).seq
 
-    def forget_repeats(self, stream):
-        """Lets the server forget which messages it has had: it would trim what is sent again."""
+    def forget_repeats(self, stream, subject):
+        """Lets the server forget which messages it has had: it would trim what is sent again. Only
+        for a moment, as the service counts on it; messages on `subject` show when it has."""
+        known = {"Nats-Msg-Id": uuid.uuid4().hex}
+
+        def forgotten():
+            return not self.wait(self.jetstream.publish(subject, b"", headers=known)).duplicate
+
+        forgotten()
+        held = self.reconfigure(stream, duplicate_window=100_000_000)["duplicate_window"]
+        until("repeats are forgotten", forgotten)
+        self.reconfigure(stream, duplicate_window=held)
+
+    def reconfigure(self, stream, **changes):
+        """Changes a stream's settings; what they were."""
         asked = self.wait(self.nats.request(f"$JS.API.STREAM.INFO.{stream}", b""))
         config = json.loads(asked.data)["config"]
-        body = json.dumps({**config, "duplicate_window": 100_000_000}).encode()
+        body = json.dumps({**config, **changes}).encode()
         answer = self.wait(self.nats.request(f"$JS.API.STREAM.UPDATE.{stream}", body))
         assert "error" not in json.loads(answer.data), answer.data
+        return config
 
     def until_taken(self, stream, consumer, sequence):
         """Waits until this consumer is done with everything up to a message."""
