@@ -13,7 +13,7 @@
 //! On SQLite there is one replica, and it takes every lease at once. The epoch still grows, so
 //! that rows intended before a restart are looked for and not sent again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -130,18 +130,28 @@ impl Leases {
     }
 
     /// Renews what is held, and takes what is free of `wanted`, up to this replica's share.
-    pub async fn tick(&self, wanted: &[String]) -> Result<(), DbErr> {
+    pub async fn tick(&self, wanted: &BTreeSet<String>) -> Result<(), DbErr> {
         let share = self.share(wanted.len()).await?;
         let held: Vec<LeaseProof> = {
             let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
             held.values().cloned().collect()
         };
+        let (held, needless): (Vec<_>, Vec<_>) = held
+            .into_iter()
+            .partition(|proof| wanted.contains(&proof.key));
+        for proof in needless {
+            self.drop_lease(&proof.key);
+            self.disown(&proof).await?;
+        }
+        let renewed = self.renew().await?;
         let mut holds = 0;
         for proof in held {
-            if !wanted.contains(&proof.key) || !self.renew(&proof).await? {
-                self.drop_lease(&proof.key);
-            } else {
-                holds += 1;
+            match renewed.get(&proof.key) {
+                Some((epoch, until)) if *epoch == proof.epoch => {
+                    proof.extend(*until);
+                    holds += 1;
+                }
+                _ => self.drop_lease(&proof.key),
             }
         }
         for key in wanted {
@@ -171,24 +181,33 @@ impl Leases {
         Ok(())
     }
 
-    async fn renew(&self, proof: &LeaseProof) -> Result<bool, DbErr> {
-        let asked = Instant::now();
+    /// No gym wants it any more: it runs out by itself.
+    async fn disown(&self, proof: &LeaseProof) -> Result<(), DbErr> {
+        let sql = "UPDATE leases SET holder = '' WHERE lease_key = $1 AND holder = $2";
+        let values = [proof.key.clone().into(), self.replica.clone().into()];
+        self.db
+            .execute_raw(self.statement(sql, values))
+            .await
+            .map(drop)
+    }
+
+    /// Renews all that this replica has, in one statement however many they are: the epoch of each,
+    /// and until when it holds.
+    async fn renew(&self) -> Result<HashMap<String, (i64, Instant)>, DbErr> {
+        let until = Instant::now() + self.ttl;
         let sql = format!(
-            "UPDATE leases SET expires_at = {now} + $1 \
-             WHERE lease_key = $2 AND holder = $3 AND epoch = $4",
+            "UPDATE leases SET expires_at = {now} + $1 WHERE holder = $2 \
+             RETURNING lease_key, epoch",
             now = self.database_now()
         );
-        let values = [
-            self.ttl_micros().into(),
-            proof.key.clone().into(),
-            self.replica.clone().into(),
-            proof.epoch.into(),
-        ];
-        let done = self.db.execute_raw(self.statement(&sql, values)).await?;
-        if done.rows_affected() == 1 {
-            proof.extend(asked + self.ttl);
-        }
-        Ok(done.rows_affected() == 1)
+        let values = [self.ttl_micros().into(), self.replica.clone().into()];
+        let rows = self.db.query_all_raw(self.statement(&sql, values)).await?;
+        rows.iter()
+            .map(|row| {
+                let epoch = row.try_get("", "epoch")?;
+                Ok((row.try_get("", "lease_key")?, (epoch, until)))
+            })
+            .collect()
     }
 
     /// Above its share a replica takes only what nobody else has taken for a while.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{FromQueryResult, Statement};
+use sea_orm::{FromQueryResult, QuerySelect, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::columns;
@@ -149,10 +149,26 @@ pub async fn find<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Option<Model>
     .await
 }
 
-/// Every gym with an enabled integration.
-pub async fn list_enabled<C: ConnectionTrait>(db: &C) -> Result<Vec<Model>, DbErr> {
+/// Every gym with an enabled integration: the gym, and its lease.
+pub async fn list_enabled<C: ConnectionTrait>(db: &C) -> Result<Vec<(String, String)>, DbErr> {
     Entity::find()
+        .select_only()
+        .columns([Column::GymId, Column::LeaseKey])
         .filter(Column::Enabled.eq(true))
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// Every gym for which Kisi may be written to.
+pub async fn list_live<C: ConnectionTrait>(db: &C) -> Result<Vec<String>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::GymId)
+        .filter(Column::Enabled.eq(true))
+        .filter(Column::Activated.eq(true))
+        .filter(Column::KeyStatus.eq("ok"))
+        .into_tuple()
         .all(db)
         .await
 }

@@ -1,6 +1,6 @@
 //! Leases and workers in step with the gyms there are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,15 +39,13 @@ pub async fn supervise(shared: Arc<Shared>, every: Duration, shutdown: Cancellat
 /// One round: renew, take, start, stop.
 pub async fn keep_in_step(shared: &Arc<Shared>) -> Result<(), DbErr> {
     let rows = integrations::list_enabled(&shared.db).await?;
-    let mut keys: Vec<String> = rows.iter().map(|row| row.lease_key.clone()).collect();
-    keys.sort();
-    keys.dedup();
+    let keys: BTreeSet<String> = rows.iter().map(|(_, key)| key.clone()).collect();
     shared.leases.tick(&keys).await?;
     let mut here = HashSet::new();
-    for row in rows {
-        if let Some(lease) = shared.leases.held(&row.lease_key) {
-            shared.workers.ensure(shared, &row.gym_id, lease).await?;
-            here.insert(row.gym_id);
+    for (gym, key) in rows {
+        if let Some(lease) = shared.leases.held(&key) {
+            shared.workers.ensure(shared, &gym, lease).await?;
+            here.insert(gym);
         }
     }
     for gym in shared.workers.gyms() {
@@ -65,8 +63,8 @@ async fn balance(shared: &Arc<Shared>) -> Result<(), DbErr> {
         return Ok(());
     }
     let mut gyms: HashMap<String, Vec<String>> = HashMap::new();
-    for row in integrations::list_enabled(&shared.db).await? {
-        gyms.entry(row.lease_key).or_default().push(row.gym_id);
+    for (gym, key) in integrations::list_enabled(&shared.db).await? {
+        gyms.entry(key).or_default().push(gym);
     }
     let none = Vec::new();
     let of_key = |key: &str| gyms.get(key).unwrap_or(&none);

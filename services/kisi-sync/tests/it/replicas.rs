@@ -1,5 +1,6 @@
 //! Killed and restarted, and two at once.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kisi_sync::ownership::Leases;
@@ -150,7 +151,7 @@ async fn replicas_share_the_gyms_evenly_as_they_come_and_go() {
         let ttl = Duration::from_secs(600);
         Leases::new(db.clone(), name.to_owned(), format!("http://{name}"), ttl)
     };
-    let keys: Vec<String> = (1..=7).map(Leases::key_of_user).collect();
+    let keys: BTreeSet<String> = (1..=7).map(Leases::key_of_user).collect();
     let holds = |leases: &Leases| keys.iter().filter(|key| leases.held(key).is_some()).count();
     let rounds = async |replicas: &[&Leases]| {
         for _ in 0..2 {
