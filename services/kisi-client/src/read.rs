@@ -64,6 +64,14 @@ pub trait KisiRead: Send + Sync {
     async fn list_users(&self, lane: Lane, filter: &UserFilter)
     -> Result<Listing<User>, KisiError>;
 
+    /// `GET /users` of the whole organization, pages of 100; None, after one request, when there are
+    /// more than `at_most` or than Kisi lets anyone page through.
+    async fn list_all_users(
+        &self,
+        lane: Lane,
+        at_most: u64,
+    ) -> Result<Option<Listing<User>>, KisiError>;
+
     /// The users with exactly this e-mail, compared by us without case. More than one is a
     /// matter for a person; the first hit of a search is never taken on trust.
     async fn list_users_by_email(&self, lane: Lane, email: &str) -> Result<Vec<User>, KisiError>;

@@ -103,6 +103,14 @@ impl<W: KisiRead> KisiRead for ReadOnly<W> {
         self.inner.list_users(lane, filter).await
     }
 
+    async fn list_all_users(
+        &self,
+        lane: Lane,
+        at_most: u64,
+    ) -> Result<Option<Listing<User>>, KisiError> {
+        self.inner.list_all_users(lane, at_most).await
+    }
+
     async fn list_users_by_email(&self, lane: Lane, email: &str) -> Result<Vec<User>, KisiError> {
         self.inner.list_users_by_email(lane, email).await
     }

@@ -25,7 +25,9 @@ use crate::store::members;
 const MOST_STEPS: u32 = 60;
 
 mod attempt;
+mod bursts;
 mod changed_person;
+mod everybody;
 mod forget;
 mod grant;
 mod look;
@@ -35,6 +37,8 @@ mod revoke;
 mod window;
 
 pub(crate) use attempt::Attempt;
+pub use bursts::Bursts;
+pub use everybody::{Everybody, Forgets};
 pub use grant::new_row;
 pub use pause::Pause;
 
@@ -47,6 +51,8 @@ pub struct Engine {
     pub lease: LeaseProof,
     pub brake: Arc<Brake>,
     pub pause: Arc<Pause>,
+    pub bursts: Arc<Bursts>,
+    pub everybody: Arc<Everybody>,
     /// Cancelled when the lease is lost or the worker stops.
     pub stop: CancellationToken,
 }
@@ -151,6 +157,10 @@ impl Engine {
             self.write(attempt).await?;
         }
         let lane = attempt.grant_lane(replaces);
+        if lane == Lane::Grant && step.opens() {
+            self.wait_for_quiet(&attempt.snapshot.member.member_id)
+                .await?;
+        }
         match step {
             Step::FindUser => self.find_user(attempt, lane).await,
             Step::Look => self.look(attempt, lane).await,
@@ -172,6 +182,17 @@ impl Engine {
                 Ok(())
             }
             Step::Revoke { row, .. } => self.revoke(attempt, row).await,
+        }
+    }
+
+    /// In a burst of changes only the last one counts: what has waited begins again with the newest.
+    async fn wait_for_quiet(&self, member: &str) -> Result<(), Trouble> {
+        tokio::select! {
+            waited = self.bursts.quiet(member) => match waited {
+                true => Err(Trouble::Superseded),
+                false => Ok(()),
+            },
+            () = self.stop.cancelled() => Err(Trouble::NotOwner),
         }
     }
 

@@ -210,7 +210,7 @@ async fn answer_overtaken<C: ConnectionTrait>(
     if member.version == 0 || member.answered_version >= member.version {
         return Ok(());
     }
-    member.applied_seq += 1;
+    member.applied_seq = member.next_seq(now);
     member.answered_version = member.version;
     let outcome = Outcome {
         groups_before: rows.iter().map(|row| row.group_id).collect(),
@@ -227,7 +227,7 @@ async fn answer_not_set_up<C: ConnectionTrait>(
     rows: &[applied_grants::Model],
     now: i64,
 ) -> Result<(), DbErr> {
-    member.applied_seq += 1;
+    member.applied_seq = member.next_seq(now);
     member.answered_version = member.version;
     member.failure = Some("not_set_up".to_owned());
     let outcome = Outcome {

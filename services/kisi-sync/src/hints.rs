@@ -9,7 +9,7 @@ use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
-use crate::worker::{Job, Urgency};
+use crate::worker::Job;
 
 /// The channel that [`crate::desired::store`] notifies.
 pub const CHANNEL: &str = "kisi_sync";
@@ -38,7 +38,7 @@ async fn hear(shared: &Arc<Shared>, url: &SecretString) -> Result<(), sqlx::Erro
         let hint = listener.recv().await?;
         match hint.payload().split_once(' ') {
             Some((gym, member)) => {
-                shared.workers.wake(gym, Job::look(member, Urgency::Revoke));
+                shared.workers.wake(gym, Job::hint(member));
             }
             // Leases were given back.
             None => {

@@ -4,13 +4,14 @@
 //! settled by the gym's worker, each with its own outcome. The plan is a value that was looked at
 //! first: past the brake's line it is held whole, and nothing of it is marked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use contracts::integration::v1::{StepFailure, SyncReport};
 use kisi_client::{HttpKisi, KisiError, Lane};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    TransactionTrait,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
+    QueryFilter, QueryOrder, Statement, TransactionTrait,
 };
 
 use service_runtime::lifecycle::chain;
@@ -32,6 +33,8 @@ pub use view::View;
 
 /// Failures and strange rights that a report names.
 const NAMED: usize = 100;
+/// Rows of one statement.
+const QUEUED_AT_ONCE: usize = 500;
 /// Doors and people are looked at again after this.
 const HOURLY: i64 = 3_600 * 1_000_000;
 
@@ -59,22 +62,56 @@ pub async fn queue(
     actor: Option<String>,
 ) -> Result<syncs::Model, DbErr> {
     let row = syncs::Model {
-        sync_id: format!("sync_{}", uuid::Uuid::now_v7().simple()),
-        gym_id: gym.to_owned(),
-        state: "queued".to_owned(),
-        activation: activation.to_owned(),
         digest,
-        created_at: shared.now(),
-        started_at: None,
-        ended_at: None,
-        report: "{}".to_owned(),
-        in_sync: false,
         actor,
+        ..queued(gym, activation, shared.now())
     };
     syncs::Entity::insert(row.clone().into_active_model().reset_all())
         .exec_without_returning(&shared.db)
         .await?;
     Ok(row)
+}
+
+/// Puts the scheduled pass of each of these gyms in the queue.
+pub async fn queue_scheduled(shared: &Shared, gyms: &[&String]) -> Result<(), DbErr> {
+    let now = shared.now();
+    let txn = shared.db.begin().await?;
+    for part in gyms.chunks(QUEUED_AT_ONCE) {
+        let rows = part.iter().map(|gym| queued(gym, "schedule", now));
+        let rows = rows.map(|row| row.into_active_model().reset_all());
+        syncs::Entity::insert_many(rows)
+            .exec_without_returning(&txn)
+            .await?;
+    }
+    txn.commit().await
+}
+
+fn queued(gym: &str, activation: &str, now: i64) -> syncs::Model {
+    syncs::Model {
+        sync_id: format!("sync_{}", uuid::Uuid::now_v7().simple()),
+        gym_id: gym.to_owned(),
+        state: "queued".to_owned(),
+        activation: activation.to_owned(),
+        digest: None,
+        created_at: now,
+        started_at: None,
+        ended_at: None,
+        report: "{}".to_owned(),
+        in_sync: false,
+        actor: None,
+    }
+}
+
+/// The gyms with passes that have not ended.
+pub async fn gyms_unfinished(shared: &Shared) -> Result<HashSet<String>, DbErr> {
+    // As the index of these rows alone is defined.
+    let sql = "select distinct gym_id from syncs where state in ('queued', 'running')";
+    let backend = shared.db.get_database_backend();
+    let rows = shared
+        .db
+        .query_all_raw(Statement::from_string(backend, sql))
+        .await?;
+    rows.iter().map(|row| row.try_get("", "gym_id")).collect()
 }
 
 /// The gym's passes that have not ended, oldest first.
@@ -170,7 +207,6 @@ impl Pass {
             // What was held of a former mapping is not this one's.
             held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
         }
-        self.compare_versions().await;
         if self.is_hourly(&integration) {
             self.compare_people().await?;
         }
@@ -178,14 +214,20 @@ impl Pass {
         self.look_at_doors(&kisi, &integration).await?;
         let began = self.shared.now();
         let view = View::read(&self.shared, integration).await?;
-        let observed = view.observe(&kisi, Lane::Reconcile, began).await?;
+        // Kisi is looked at while versions are compared; what arrives meanwhile is work of its own.
+        let (versions, observed) = tokio::join!(
+            self.compare_versions(),
+            view.observe(&kisi, Lane::Reconcile, began)
+        );
+        self.note_versions(versions);
+        let observed = observed?;
         self.report.requests += observed.requests;
         self.correct(&view, &observed).await?;
         let view = View::read(&self.shared, view.integration).await?;
         let plan = view.plan(&observed, view.associations()?, began)?;
         let plan = self.second_look(&kisi, &view, plan).await?;
         self.report_unmanaged(&observed);
-        self.apply(&view, &plan).await?;
+        self.apply(&kisi, &view, &plan).await?;
         self.look_after_webhook(&kisi).await;
         self.conclude(&observed).await
     }

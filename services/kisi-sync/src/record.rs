@@ -189,7 +189,7 @@ pub async fn settle(
         ..Default::default()
     };
     if !told {
-        snapshot.member.applied_seq = held.applied_seq + 1;
+        snapshot.member.applied_seq = held.next_seq(now);
         snapshot.member.answered_version = held.answered_version.max(version);
         member.applied_seq = ActiveValue::Set(snapshot.member.applied_seq);
         member.answered_version = ActiveValue::Set(snapshot.member.answered_version);

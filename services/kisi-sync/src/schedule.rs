@@ -113,21 +113,21 @@ pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr> {
-    let gyms = shared.workers.gyms();
-    let (waiting, oldest) = members::waiting(&shared.db, &gyms).await?;
-    let oldest = oldest.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
-    crate::measures::waiting(waiting, oldest);
-    for gym in &gyms {
-        let waiting = reconcile::unfinished(shared, gym).await?;
-        if is_due && waiting.is_empty() {
-            let row = integrations::find(&shared.db, gym).await?;
-            if row.is_some_and(|row| row.is_live()) {
-                reconcile::queue(shared, gym, "schedule", None, None).await?;
-            }
-        }
-        if is_due || !waiting.is_empty() {
+    let gyms: HashSet<String> = shared.workers.gyms().into_iter().collect();
+    wake_the_waiting(shared, &gyms, now).await?;
+    let mut unfinished = reconcile::gyms_unfinished(shared).await?;
+    unfinished.retain(|gym| gyms.contains(gym));
+    if is_due {
+        let live = integrations::list_live(&shared.db).await?;
+        let due = live.iter().filter(|gym| gyms.contains(*gym));
+        let due: Vec<&String> = due.filter(|gym| !unfinished.contains(*gym)).collect();
+        reconcile::queue_scheduled(shared, &due).await?;
+        for gym in due {
             start(shared, gym);
         }
+    }
+    for gym in &unfinished {
+        start(shared, gym);
     }
     if is_due {
         held::remind(&shared.db, now).await?;
@@ -140,6 +140,20 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         for gym in &gyms {
             audit::prune::prune(&shared.db, gym, now).await?;
         }
+    }
+    Ok(())
+}
+
+/// Members with work that nobody woke: a hint was lost, or the time to try again has come.
+async fn wake_the_waiting(shared: &Shared, gyms: &HashSet<String>, now: i64) -> Result<(), DbErr> {
+    let mut waiting = members::waiting(&shared.db).await?;
+    waiting.retain(|gym| gyms.contains(&gym.gym_id));
+    let members: i64 = waiting.iter().map(|gym| gym.members).sum();
+    let oldest = waiting.iter().map(|gym| gym.since).min();
+    let oldest = oldest.map_or(0.0, |since| (now - since).max(0) as f64 / 1e6);
+    crate::measures::waiting(u64::try_from(members).unwrap_or(0), oldest);
+    for gym in waiting.iter().filter(|gym| gym.due_at <= now) {
+        shared.workers.scan(&gym.gym_id);
     }
     Ok(())
 }

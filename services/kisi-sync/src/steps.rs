@@ -115,6 +115,16 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// It gives a right, or changes when one holds.
+    pub fn opens(&self) -> bool {
+        matches!(
+            self,
+            Self::Intend(_) | Self::Grant { .. } | Self::ChangeWindow { .. }
+        )
+    }
+}
+
 /// What a decision is made from.
 #[derive(Debug)]
 pub struct Situation<'a> {

@@ -16,6 +16,7 @@ pub mod member_logins;
 pub mod members;
 mod migrations;
 pub mod outbox;
+mod places;
 pub mod syncs;
 
 use std::time::Duration;

@@ -2,7 +2,8 @@
 //! each by one task at a time.
 //!
 //! A wake carries what was just committed, so that the request can leave at once; everything else
-//! is found in the table, by a scan that also serves as the net under the wakes. The pacer decides
+//! is found in the table, by a scan that also serves as the net under the wakes and is asked for by
+//! [`crate::schedule`], which sees with one look whose gyms have work. The pacer decides
 //! which request goes next; here it is only decided how many wait for it.
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Engine, Pause};
+use crate::apply::{Bursts, Engine, Everybody, Pause};
 use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
@@ -32,7 +33,8 @@ pub use registry::Workers;
 pub use supervise::{keep_in_step, supervise};
 pub use trouble::key_died;
 
-const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// How often what waits for the end of a pause is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SCAN_AT_ONCE: u64 = 2_000;
 /// Members waiting for the pacer at once. Revokes are never kept from it.
 const REVOKES: usize = 512;
@@ -43,6 +45,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(6);
 
 enum Wake {
     Job(Box<Job>),
+    /// Members have work that is due.
+    Scan,
     /// The integration's row has changed: key, associations, policies.
     Reload,
 }
@@ -54,6 +58,8 @@ struct Worker {
     stop: CancellationToken,
     brake: Arc<Brake>,
     pause: Arc<Pause>,
+    bursts: Arc<Bursts>,
+    everybody: Arc<Everybody>,
     outage_shown: bool,
     /// None while the key does not work.
     engine: Option<Engine>,
@@ -68,9 +74,8 @@ impl Worker {
     async fn work(mut self, mut wakes: mpsc::UnboundedReceiver<Wake>) {
         let mut tasks: JoinSet<Result<Outcome, Trouble>> = JoinSet::new();
         let mut members: HashMap<Id, String> = HashMap::new();
-        let mut scan = tokio::time::interval(SCAN_EVERY);
-        scan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.reload().await;
+        self.scan().await;
         while !self.stop.is_cancelled() {
             self.dispatch(&mut tasks, &mut members);
             tokio::select! {
@@ -79,12 +84,13 @@ impl Worker {
                 Some(ended) = tasks.join_next_with_id() => self.ended(ended, &mut members).await,
                 Some(wake) = wakes.recv() => match wake {
                     Wake::Job(job) => self.take(*job),
+                    Wake::Scan => self.scan().await,
                     Wake::Reload => {
                         self.reload().await;
                         self.scan().await;
                     }
                 },
-                _ = scan.tick() => self.scan().await,
+                () = tokio::time::sleep(LOOK_EVERY), if !self.queues.is_empty() => {}
             }
         }
         let last = async {
@@ -119,6 +125,8 @@ impl Worker {
                     lease: self.lease.clone(),
                     brake: Arc::clone(&self.brake),
                     pause: Arc::clone(&self.pause),
+                    bursts: Arc::clone(&self.bursts),
+                    everybody: Arc::clone(&self.everybody),
                     stop: self.stop.clone(),
                 });
             }
@@ -157,6 +165,9 @@ impl Worker {
     }
 
     fn take(&mut self, mut job: Job) {
+        if job.is_change {
+            self.bursts.changed(&job.member);
+        }
         if let Some(reply) = job.reply.take() {
             self.replies
                 .entry(job.member.clone())

@@ -27,6 +27,21 @@ impl HttpKisi {
     where
         T: DeserializeOwned + Identified + Send,
     {
+        self.list_up_to(lane, limit, LARGEST_OFFSET + limit, request)
+            .await
+    }
+
+    /// The same, given up after the first page when the list is longer than `readable`.
+    pub(super) async fn list_up_to<T>(
+        &self,
+        lane: Lane,
+        limit: u64,
+        readable: u64,
+        request: impl Fn() -> Request,
+    ) -> Result<Listing<T>, KisiError>
+    where
+        T: DeserializeOwned + Identified + Send,
+    {
         let mut rows = Collector::new();
         let mut offset = 0;
         loop {
@@ -46,7 +61,7 @@ impl HttpKisi {
             if came == 0 || ended {
                 return Ok(rows.finish());
             }
-            let readable = LARGEST_OFFSET + limit;
+            let readable = readable.min(LARGEST_OFFSET + limit);
             let total = total.unwrap_or(offset + 1);
             if offset > LARGEST_OFFSET || total > readable {
                 return Err(KisiError::BeyondOffsetLimit {

@@ -138,6 +138,19 @@ impl KisiRead for HttpKisi {
         .await
     }
 
+    async fn list_all_users(
+        &self,
+        lane: Lane,
+        at_most: u64,
+    ) -> Result<Option<Listing<User>>, KisiError> {
+        let listed = self.list_up_to(lane, USERS_PAGE, at_most, || get("/users"));
+        match listed.await {
+            Ok(listing) => Ok(Some(listing)),
+            Err(KisiError::BeyondOffsetLimit { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn list_users_by_email(&self, lane: Lane, email: &str) -> Result<Vec<User>, KisiError> {
         let filter = UserFilter {
             email: Some(email.to_owned()),

@@ -75,6 +75,25 @@ async fn a_list_past_the_largest_offset_is_an_error_before_eighty_pages_are_read
 }
 
 #[tokio::test]
+async fn all_users_are_read_only_where_there_are_few_enough() {
+    let rows: Vec<Value> = (0..100)
+        .map(|id| json!({"id": id, "email": format!("m{id}@example.com"), "name": null}))
+        .collect();
+    for (total, at_most, asked) in [(100, 100, 1), (101, 100, 1), (20_101, 30_000, 1)] {
+        let answer = ResponseTemplate::new(200)
+            .insert_header("X-Collection-Range", format!("0-99/{total}"))
+            .set_body_json(&rows);
+        let (server, kisi) = answering("GET", "/users", answer).await;
+        let listed = kisi
+            .list_all_users(Lane::Reconcile, at_most)
+            .await
+            .expect("an answer");
+        assert_eq!(listed.is_some(), total == 100, "{total} of {at_most}");
+        assert_eq!(requests(&server).await.len(), asked);
+    }
+}
+
+#[tokio::test]
 async fn only_the_very_e_mail_is_found_whatever_its_case() {
     let row = |id: i64, email: &str| json!({"id": id, "email": email, "name": null});
     let answer = ResponseTemplate::new(200)

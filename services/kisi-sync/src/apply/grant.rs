@@ -31,6 +31,7 @@ impl Engine {
         let request = NewGroupAssignment::basic(group, model.kisi_user_id, kisi_window(window));
         let turn = self.turn(attempt, lane).await?;
         attempt.sends(self.shared.now());
+        self.bursts.wrote(&attempt.snapshot.member.member_id);
         match self
             .kisi
             .create_role_assignment(turn.into(), &request)

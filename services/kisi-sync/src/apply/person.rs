@@ -7,6 +7,7 @@ use kisi_client::model::{Metadata, NewUser, User, UserPatch};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
+use super::everybody::Recalled;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::directory::Person;
@@ -45,7 +46,15 @@ impl Engine {
         let member = attempt.snapshot.member.member_id.clone();
         let digest = person.digest(&self.gym, &member);
         attempt.snapshot.member.person_digest = Some(digest);
-        if let Some(user) = self.search(attempt, lane, &person.email).await? {
+        let found = match self.everybody.recall(&person.email) {
+            Recalled::There(user) if !self.would_mark(&user, &member) => Some(*user),
+            Recalled::NotThere => None,
+            // What another gym wrote into it since must not be written over.
+            Recalled::There(_) | Recalled::Unknown => {
+                self.search(attempt, lane, &person.email).await?
+            }
+        };
+        if let Some(user) = found {
             return self.take_user(attempt, lane, user).await;
         }
         let mut metadata = Metadata::new();
@@ -124,8 +133,8 @@ impl Engine {
             return self.conflict(attempt, format!("same_email:{}", twin.member_id));
         }
         let key = metadata_key(&self.gym);
-        let ours = user.metadata.keys().any(|key| key.starts_with(METADATA));
-        if ours && user.metadata.get(&key).and_then(|id| id.as_str()) != Some(member.as_str()) {
+        let ours = is_ours(&user);
+        if self.would_mark(&user, &member) {
             // Made by us for another gym of the organization: one id per gym.
             let mut metadata = user.metadata.clone();
             metadata.insert(key, member.into());
@@ -148,6 +157,12 @@ impl Engine {
         Ok(())
     }
 
+    /// A user of ours that does not name this gym's member yet.
+    fn would_mark(&self, user: &User, member: &str) -> bool {
+        let marked = user.metadata.get(&metadata_key(&self.gym));
+        is_ours(user) && marked.and_then(|id| id.as_str()) != Some(member)
+    }
+
     /// A matter for a person: told, shown, and not tried again before something changes.
     pub(crate) fn conflict(&self, attempt: &mut Attempt, what: String) -> Result<(), Trouble> {
         attempt.snapshot.member.conflict = Some(what);
@@ -155,6 +170,10 @@ impl Engine {
         attempt.changes.push(Change::Person);
         Err(CONFLICT)
     }
+}
+
+fn is_ours(user: &User) -> bool {
+    user.metadata.keys().any(|key| key.starts_with(METADATA))
 }
 
 /// Keys of metadata have at most 50 characters, gym ids 64.

@@ -57,6 +57,7 @@ impl Engine {
         if !is_shared {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
+            self.bursts.wrote(&attempt.snapshot.member.member_id);
             let answer = self
                 .kisi
                 .delete_role_assignment(turn.into(), assignment)

@@ -29,6 +29,7 @@ impl Engine {
         };
         let turn = self.turn(attempt, Lane::Grant).await?;
         attempt.sends(self.shared.now());
+        self.bursts.wrote(&attempt.snapshot.member.member_id);
         let patched = self
             .kisi
             .update_role_assignment_window(turn.into(), assignment, kisi_window(window))

@@ -11,6 +11,7 @@ use sea_orm::TransactionTrait;
 use tokio::sync::mpsc;
 
 use super::{NAMED, Pass, ReconcileError, View, count};
+use crate::apply::{Everybody, Forgets};
 use crate::held;
 use crate::record::Outcome;
 use crate::store::members;
@@ -54,7 +55,12 @@ impl Pass {
     }
 
     /// Marks the members that differ and waits for what comes of each.
-    pub(super) async fn apply(&mut self, view: &View, plan: &Plan) -> Result<(), ReconcileError> {
+    pub(super) async fn apply(
+        &mut self,
+        kisi: &HttpKisi,
+        view: &View,
+        plan: &Plan,
+    ) -> Result<(), ReconcileError> {
         let now = self.shared.now();
         self.report.members = count(view.members.len());
         let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
@@ -107,12 +113,40 @@ impl Pass {
         }
         work.retain(|member| !skipped.contains(member));
         self.leave_conflicts(view, &mut work);
+        let everybody = self.shared.workers.everybody(&self.gym);
+        let everybody = everybody.unwrap_or_default();
+        let _until_applied = self
+            .learn_everybody(&everybody, kisi, view, plan, &work)
+            .await?;
         let work: Vec<String> = work.into_iter().collect();
         let cause = self.cause();
         members::mark_pending(&self.shared.db, &self.gym, &work, &cause, confirmed, now).await?;
         self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
         self.save().await?;
         self.wait_for(work).await
+    }
+
+    /// Who is let in and not known at Kisi has to be looked for: one by one, or all at once.
+    async fn learn_everybody<'a>(
+        &mut self,
+        everybody: &'a Everybody,
+        kisi: &HttpKisi,
+        view: &View,
+        plan: &Plan,
+        work: &BTreeSet<String>,
+    ) -> Result<Forgets<'a>, ReconcileError> {
+        let let_in: BTreeSet<String> = names(plan.gains().iter()).into_iter().collect();
+        let is_wanted = |member: &str| work.contains(member) && let_in.contains(member);
+        let (known, unknown): (Vec<_>, Vec<_>) = view
+            .members
+            .iter()
+            .partition(|member| member.kisi_user_id.is_some());
+        let unknown = unknown.iter().filter(|row| is_wanted(&row.member_id));
+        let (requests, forgets) = everybody
+            .learn(kisi, unknown.count() as u64, known.len() as u64)
+            .await?;
+        self.report.requests += i64::try_from(requests).unwrap_or(0);
+        Ok(forgets)
     }
 
     /// Who has somebody else's e-mail is a matter for a person: shown each time, and tried again

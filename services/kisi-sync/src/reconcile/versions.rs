@@ -11,17 +11,19 @@ use crate::store::members;
 /// How long newer versions may take to arrive after they were asked for.
 const VERSIONS_WITHIN: Duration = Duration::from_secs(15);
 
+/// What came of it.
+pub(super) enum Versions {
+    /// All that were decided are held.
+    Known,
+    /// Some did not arrive in time.
+    Behind,
+}
+
 impl Pass {
     /// A lost message is found here: newer versions are asked for, and a short answer removes
     /// nobody.
-    pub(super) async fn compare_versions(&mut self) {
-        let theirs = match self.shared.directory.list_versions(&self.gym).await {
-            Ok(theirs) => theirs,
-            Err(status) => {
-                self.note_directory(&status);
-                return;
-            }
-        };
+    pub(super) async fn compare_versions(&self) -> Result<Versions, tonic::Status> {
+        let theirs = self.shared.directory.list_versions(&self.gym).await?;
         let behind = |held: Vec<(String, i64)>| -> Vec<String> {
             let held: BTreeMap<String, i64> = held.into_iter().collect();
             theirs
@@ -34,26 +36,31 @@ impl Pass {
         let mut asked = false;
         loop {
             let Ok(held) = members::versions(&self.shared.db, &self.gym).await else {
-                return;
+                return Ok(Versions::Behind);
             };
             let missing = behind(held);
             if missing.is_empty() {
-                return;
+                return Ok(Versions::Known);
             }
             if !asked {
                 asked = true;
-                if let Err(status) = self.shared.directory.republish(&self.gym, &missing).await {
-                    self.note_directory(&status);
-                    return;
-                }
+                self.shared.directory.republish(&self.gym, &missing).await?;
             }
             if tokio::time::Instant::now() > deadline {
                 tracing::warn!(gym.id = %self.gym, members = missing.len(),
                     "Newer versions of members did not arrive in time");
-                self.whole = false;
-                return;
+                return Ok(Versions::Behind);
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A pass that did not hear everything is not whole.
+    pub(super) fn note_versions(&mut self, versions: Result<Versions, tonic::Status>) {
+        match versions {
+            Ok(Versions::Known) => {}
+            Ok(Versions::Behind) => self.whole = false,
+            Err(status) => self.note_directory(&status),
         }
     }
 

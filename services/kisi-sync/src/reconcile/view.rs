@@ -7,7 +7,7 @@ use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, Window};
 use access_domain::ids::{GroupId, MemberId};
 use access_domain::plan::{self, Plan, Policy, Unmanaged};
 use kisi_client::{HttpKisi, Lane};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
 use super::ReconcileError;
 use crate::brake::Brake;
@@ -36,19 +36,19 @@ impl View {
         let organization = integration.organization();
         let members = members::list(&shared.db, &gym).await?;
         let rows = applied_grants::of_gym(&shared.db, organization, &gym).await?;
-        let elsewhere = applied_grants::Entity::find()
+        let elsewhere: Vec<Option<i64>> = applied_grants::Entity::find()
+            .select_only()
+            .column(applied_grants::Column::AssignmentId)
             .filter(applied_grants::Column::OrganizationId.eq(organization))
             .filter(applied_grants::Column::GymId.ne(&gym))
+            .into_tuple()
             .all(&shared.db)
-            .await?
-            .into_iter()
-            .filter_map(|row| row.assignment_id)
-            .collect();
+            .await?;
         Ok(Self {
             integration,
             members,
             rows,
-            elsewhere,
+            elsewhere: elsewhere.into_iter().flatten().collect(),
             brake: shared.workers.brake(&gym),
         })
     }

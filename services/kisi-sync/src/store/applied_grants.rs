@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{FromQueryResult, QueryOrder, Statement};
+use sea_orm::{FromQueryResult, Statement};
 
 use super::columns;
+use super::places::{self, model_in_places};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "applied_grants")]
@@ -127,18 +128,50 @@ pub async fn insert<C: ConnectionTrait>(db: &C, row: Model) -> Result<Model, DbE
     Ok(Model { id, ..row })
 }
 
-/// All of one gym's rows in an organization.
+model_in_places!(Model {
+    id,
+    organization_id,
+    gym_id,
+    member_id,
+    group_id,
+    kisi_user_id,
+    assignment_id,
+    state,
+    epoch,
+    valid_from,
+    valid_until,
+    intended_at,
+    updated_at,
+});
+
+/// All of one gym's rows in an organization, by member and then by id.
 pub async fn of_gym<C: ConnectionTrait>(
     db: &C,
     organization: i64,
     gym: &str,
 ) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
-        .filter(Column::OrganizationId.eq(organization))
-        .filter(Column::GymId.eq(gym))
-        .order_by_asc(Column::Id)
-        .all(db)
-        .await
+    let sql = format!(
+        "select {} from applied_grants
+        where gym_id = $1 and organization_id = $2 and (member_id, id) > ($3, $4)
+        order by member_id, id limit {}",
+        columns::<Entity>(),
+        places::AT_ONCE
+    );
+    let mut held: Vec<Model> = Vec::new();
+    loop {
+        let (member, id) = held
+            .last()
+            .map_or(("", 0), |last| (last.member_id.as_str(), last.id));
+        let values = [gym.into(), organization.into(), member.into(), id.into()];
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, values);
+        let rows = db.query_all_raw(statement).await?;
+        for row in &rows {
+            held.push(Model::in_places(row)?);
+        }
+        if rows.len() < places::AT_ONCE as usize {
+            return Ok(held);
+        }
+    }
 }
 
 /// How many rows hold the same assignment: more than one where two gyms share it.

@@ -10,6 +10,7 @@ use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QuerySelect, Statement, Va
 use serde::{Deserialize, Serialize};
 
 use super::columns;
+use super::places::{self, model_in_places};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "members")]
@@ -46,7 +47,7 @@ pub struct Model {
     pub retry_at: Option<i64>,
     /// The newest version that was answered with an outcome.
     pub answered_version: i64,
-    /// Number of the last answer; only grows.
+    /// Number of the last answer; only grows, see [`Model::next_seq`].
     pub applied_seq: i64,
     /// The failure last told.
     pub failure: Option<String>,
@@ -175,6 +176,12 @@ impl Model {
             held_by: None,
             updated_at: 0,
         }
+    }
+
+    /// The number of the next answer. By the clock, as membership-events numbers its versions: so it
+    /// lies above every answer that was told before these tables were restored from a backup.
+    pub fn next_seq(&self, now: i64) -> i64 {
+        Ord::max(now, self.applied_seq + 1)
     }
 
     pub fn plans(&self) -> Result<Vec<WantedPlan>, DbErr> {
@@ -318,13 +325,60 @@ pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(
     Ok(())
 }
 
-/// All members of a gym.
+model_in_places!(Model {
+    gym_id,
+    member_id,
+    version,
+    plans,
+    erased,
+    cause_kind,
+    cause_id,
+    cause_actor,
+    received_at,
+    decided_at,
+    traceparent,
+    pending,
+    background,
+    approved,
+    look_cause,
+    retry_at,
+    answered_version,
+    applied_seq,
+    failure,
+    kisi_code,
+    kisi_user_id,
+    kisi_user_ours,
+    person_digest,
+    former_user_id,
+    looked,
+    opened_by_others,
+    others_told,
+    conflict,
+    held_by,
+    updated_at,
+});
+
+/// All members of a gym, by id.
 pub async fn list<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
-        .filter(Column::GymId.eq(gym))
-        .order_by_asc(Column::MemberId)
-        .all(db)
-        .await
+    let sql = format!(
+        "select {} from members where gym_id = $1 and member_id > $2
+        order by member_id limit {}",
+        columns::<Entity>(),
+        places::AT_ONCE
+    );
+    let mut members: Vec<Model> = Vec::new();
+    loop {
+        let after = members.last().map_or("", |last| &last.member_id);
+        let values = [gym.into(), after.into()];
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, values);
+        let rows = db.query_all_raw(statement).await?;
+        for row in &rows {
+            members.push(Model::in_places(row)?);
+        }
+        if rows.len() < places::AT_ONCE as usize {
+            return Ok(members);
+        }
+    }
 }
 
 /// Member to version, of the whole gym.
@@ -359,22 +413,26 @@ pub async fn list_due<C: ConnectionTrait>(
         .await
 }
 
-/// How many members of these gyms have work, and since when the oldest has.
-pub async fn waiting<C: ConnectionTrait>(
-    db: &C,
-    gyms: &[String],
-) -> Result<(u64, Option<i64>), DbErr> {
-    let found: Option<(i64, Option<i64>)> = Entity::find()
-        .select_only()
-        .column_as(Column::MemberId.count(), "waiting")
-        .column_as(Column::UpdatedAt.min(), "since")
-        .filter(Column::GymId.is_in(gyms.iter().cloned()))
-        .filter(Column::Pending.eq(true))
-        .into_tuple()
-        .one(db)
-        .await?;
-    let (waiting, since) = found.unwrap_or((0, None));
-    Ok((u64::try_from(waiting).unwrap_or(0), since))
+/// What waits in one gym.
+#[derive(Debug, FromQueryResult)]
+pub struct Waiting {
+    pub gym_id: String,
+    /// How many members have work.
+    pub members: i64,
+    /// Since when the oldest has.
+    pub since: i64,
+    /// When the first of it is due.
+    pub due_at: i64,
+}
+
+/// The gyms whose members have work; one look at an index of these members alone.
+pub async fn waiting<C: ConnectionTrait>(db: &C) -> Result<Vec<Waiting>, DbErr> {
+    let sql = "select gym_id, count(*) as members, min(updated_at) as since,
+            min(coalesce(retry_at, 0)) as due_at
+        from members where pending group by gym_id";
+    Waiting::find_by_statement(Statement::from_string(db.get_database_backend(), sql))
+        .all(db)
+        .await
 }
 
 /// The version held now; asked again right before a request leaves.

@@ -12,6 +12,7 @@ mod people;
 mod replicas;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub struct Migrator;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(kisi_events::KisiEvents),
             Box::new(people::People),
             Box::new(replicas::Replicas),
+            Box::new(waiting::Waiting),
         ]
     }
 

@@ -26,6 +26,8 @@ pub struct Job {
     pub(super) urgency: Urgency,
     /// As just committed; used only if nothing stands in between.
     pub(super) seed: Option<Snapshot>,
+    /// Something was decided about the member, just now.
+    pub(super) is_change: bool,
     pub(super) reply: Option<mpsc::UnboundedSender<Settled>>,
 }
 
@@ -45,6 +47,7 @@ impl Job {
                 Urgency::Grant
             },
             seed: Some(snapshot),
+            is_change: true,
             reply: None,
         }
     }
@@ -55,7 +58,16 @@ impl Job {
             member: member.to_owned(),
             urgency,
             seed: None,
+            is_change: false,
             reply: None,
+        }
+    }
+
+    /// From another replica, which has stored a new state.
+    pub fn hint(member: &str) -> Self {
+        Self {
+            is_change: true,
+            ..Self::look(member, Urgency::Revoke)
         }
     }
 

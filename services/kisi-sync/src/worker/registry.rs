@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Job, Queues, Wake, Worker};
+use crate::apply::{Bursts, Everybody};
 use crate::brake::Brake;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
@@ -27,6 +28,7 @@ struct Handle {
     lease: (String, i64),
     task: tokio::task::JoinHandle<()>,
     brake: Arc<Brake>,
+    everybody: Arc<Everybody>,
 }
 
 impl Workers {
@@ -38,6 +40,18 @@ impl Workers {
     /// The gym's settings have changed.
     pub fn reload(&self, gym: &str) -> bool {
         self.send(gym, Wake::Reload)
+    }
+
+    /// Members of the gym have work that is due.
+    pub fn scan(&self, gym: &str) -> bool {
+        self.send(gym, Wake::Scan)
+    }
+
+    /// Who is at the gym's Kisi, as far as a pass has read it; where it is worked on here.
+    pub fn everybody(&self, gym: &str) -> Option<Arc<Everybody>> {
+        self.lock()
+            .get(gym)
+            .map(|handle| Arc::clone(&handle.everybody))
     }
 
     /// The gym's counts, where it is worked on here.
@@ -70,6 +84,7 @@ impl Workers {
         self.end(gym).await;
         let brake = Brake::load(&shared.db, gym, shared.limits, shared.now()).await?;
         let brake = Arc::new(brake);
+        let everybody = Arc::new(Everybody::default());
         let (wakes, receiver) = mpsc::unbounded_channel();
         let stop = lease.lost().child_token();
         let held = (lease.key().to_owned(), lease.epoch());
@@ -80,6 +95,8 @@ impl Workers {
             stop: stop.clone(),
             brake: Arc::clone(&brake),
             pause: Arc::default(),
+            bursts: Arc::new(Bursts::default()),
+            everybody: Arc::clone(&everybody),
             // A replica before may have shown one; then the next answer takes it back.
             outage_shown: true,
             engine: None,
@@ -95,6 +112,7 @@ impl Workers {
             lease: held,
             task,
             brake,
+            everybody,
         };
         self.lock().insert(gym.to_owned(), handle);
         Ok(())

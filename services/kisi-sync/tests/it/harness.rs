@@ -1,15 +1,17 @@
 //! A gym with everything around it real: nats-server, the database, Kisi over HTTP, gRPC with
 //! tokens. Only membership-events is the test's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
 use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
 use event_bus::{Bus, NatsSettings};
+use futures_util::{Stream, StreamExt};
 use kisi_simulator::settings::{LimiterModel, Settings};
 use kisi_sync::config::Config;
+use sea_orm::ConnectionTrait;
 use service_runtime::grpc::{ServiceChannel, service_channel};
 use service_runtime::identity::ServiceToken;
 use service_runtime::settings;
@@ -93,6 +95,31 @@ impl Stage {
     /// Where the tables are.
     pub fn database_url(&self) -> String {
         self.database_url.clone()
+    }
+
+    /// What stands in the tables, as a file.
+    pub async fn back_up(&self) -> PathBuf {
+        let backup = self.database_file().with_extension("backup");
+        let url = secrecy::SecretString::from(self.database_url());
+        let db = kisi_sync::store::connect(&url).await.unwrap();
+        let sql = format!("vacuum into '{}'", backup.display());
+        db.execute_unprepared(&sql).await.unwrap();
+        db.close().await.unwrap();
+        backup
+    }
+
+    /// The tables as they were. The service is stopped.
+    pub fn restore(&self, backup: &Path) {
+        let file = self.database_file();
+        for extension in ["db", "db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(file.with_extension(extension));
+        }
+        std::fs::copy(backup, file).unwrap();
+    }
+
+    fn database_file(&self) -> PathBuf {
+        let path = self.database_url.strip_prefix("sqlite://");
+        PathBuf::from(path.expect("a test on SQLite"))
     }
 
     /// The usual flags, these besides, on a gRPC port.
@@ -232,6 +259,15 @@ impl Stage {
                 .await;
         }
         self.kisi.forget_requests().await;
+    }
+
+    /// What is told of the member from now on.
+    pub async fn answers(&self, member: &str) -> impl Stream<Item = AccessApplied> + Unpin {
+        let client = self.bus.jetstream().client();
+        let subject = contracts::subjects::access(GYM, member);
+        let answers = client.subscribe(subject).await.unwrap();
+        client.flush().await.unwrap();
+        answers.map(|answer| serde_json::from_slice(&answer.payload).unwrap())
     }
 
     /// The member's newest answer on the bus, once it is as wanted.

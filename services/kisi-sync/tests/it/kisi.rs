@@ -194,6 +194,15 @@ impl Kisi {
             .unwrap()
     }
 
+    /// Makes a user with no right; answers the id.
+    pub async fn add_user_by_hand(&self, email: &str) -> i64 {
+        let right = self.add_by_hand(email, OTHER_GROUP).await;
+        self.remove_by_hand(right).await;
+        let state = self.simulator.shared().lock();
+        let made = state.world.users.values().find(|user| user.email == email);
+        made.unwrap().id
+    }
+
     pub async fn remove_by_hand(&self, assignment: i64) {
         let change = json!({ "action": "remove_assignment", "assignment_id": assignment });
         self.control("hands", &change).await;

@@ -5,8 +5,10 @@
 
 mod audit;
 mod brake;
+mod bursts;
 mod devices;
 mod drift;
+mod first_sync;
 mod harness;
 mod kisi;
 mod kisi_events;
@@ -15,6 +17,7 @@ mod outages;
 mod pace;
 mod people;
 mod replicas;
+mod restored;
 mod sealing_keys;
 mod set_up;
 mod settling;

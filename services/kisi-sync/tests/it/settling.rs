@@ -1,12 +1,13 @@
 //! A member's way: an event comes, Kisi is asked once, an answer goes out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use contracts::membership::v1::MembershipStatusChanged;
-
+use futures_util::StreamExt;
 use testkit::eventually;
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 async fn a_revoke_and_a_re_grant_are_one_request_each(on: On) {
@@ -74,7 +75,7 @@ async fn repeats_and_older_versions_change_nothing(on: On) {
     stage.directory.decide(GYM, "m1", 6, &[]).await;
     let last = stage.answer("m1", |answer| answer.version == 6).await;
     assert_eq!(last.outcome, "unchanged");
-    assert_eq!(last.applied_seq, answered.applied_seq + 1);
+    assert!(last.applied_seq > answered.applied_seq);
     assert!(stage.kisi.requests().await.is_empty());
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     replica.stop().await;
@@ -95,13 +96,19 @@ async fn a_burst_for_one_member_ends_with_its_newest_version() {
     let stage = Stage::set(On::Sqlite).await;
     let mut replica = stage.start().await;
     stage.in_sync(&mut replica, 1).await;
+    let mut answers = stage.answers("m1").await;
     for version in 2..=20 {
         let plans: &[&str] = if version % 2 == 0 { &[] } else { &[PLAN] };
         stage.directory.decide(GYM, "m1", version, plans).await;
     }
     let last = stage.answer("m1", |answer| answer.version == 20).await;
     assert!(last.grants.is_empty());
-    assert!(last.applied_seq >= 20, "every version is answered");
+    let mut answered = BTreeSet::new();
+    while answered.len() < 19 {
+        let answer = tokio::time::timeout(SOON, answers.next()).await;
+        let answer = answer.expect("every version is answered").unwrap();
+        answered.insert(answer.version);
+    }
     assert!(stage.kisi.group_rows(GROUP).await.is_empty());
     replica.stop().await;
 }

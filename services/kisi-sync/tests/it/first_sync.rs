@@ -1,0 +1,138 @@
+//! What a first sync costs: a page tells of a hundred people, a search of one.
+
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::GROUP;
+
+const MEMBERS: usize = 30;
+
+/// Of each request how often it was made, ids left out.
+async fn counted(stage: &Stage) -> Vec<(String, usize)> {
+    let requests = stage.kisi.requests().await;
+    let wanted = [
+        "GET /users",
+        "POST /users",
+        "GET /role_assignments",
+        "POST /role_assignments",
+    ];
+    wanted
+        .iter()
+        .map(|wanted| {
+            let same = requests.iter().filter(|request| request == wanted);
+            ((*wanted).to_owned(), same.count())
+        })
+        .collect()
+}
+
+fn counts(users: usize, made: usize, looks: usize, grants: usize) -> Vec<(String, usize)> {
+    [
+        ("GET /users", users),
+        ("POST /users", made),
+        ("GET /role_assignments", looks),
+        ("POST /role_assignments", grants),
+    ]
+    .map(|(request, count)| (request.to_owned(), count))
+    .to_vec()
+}
+
+async fn who_is_new_at_kisi_costs_two_requests_and_one_page_for_a_hundred(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    for i in 1..=MEMBERS {
+        let member = format!("m{i}");
+        stage.directory.decide(GYM, &member, 1, &[PLAN]).await;
+    }
+    // Two are at Kisi already, one of them in the group.
+    stage.kisi.add_user_by_hand("M7@example.com").await;
+    stage.kisi.add_by_hand("m8@example.com", GROUP).await;
+    stage.set_up(&mut replica).await;
+    stage.kisi.forget_requests().await;
+
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done", "{sync:?}");
+    assert!(sync.in_sync);
+    // Two groups are listed, and the rights of the two who were there before.
+    let expected = counts(1, MEMBERS - 2, 2 + 2, MEMBERS - 1);
+    assert_eq!(counted(&stage).await, expected);
+    let report = sync.report.unwrap();
+    assert_eq!(
+        report.requests,
+        i64::try_from(stage.kisi.requests().await.len()).unwrap()
+    );
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), MEMBERS);
+    stage.kisi.assert_nothing_was_refused().await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_new_at_kisi_costs_two_requests_and_one_page_for_a_hundred_on_sqlite() {
+    who_is_new_at_kisi_costs_two_requests_and_one_page_for_a_hundred(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_new_at_kisi_costs_two_requests_and_one_page_for_a_hundred_on_postgres() {
+    who_is_new_at_kisi_costs_two_requests_and_one_page_for_a_hundred(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_new_member_is_searched_for_and_nobody_else() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    stage.directory.decide(GYM, "m3", 1, &[PLAN]).await;
+    stage.answer("m3", |answer| answer.version == 1).await;
+    assert_eq!(counted(&stage).await, counts(1, 1, 0, 1));
+    replica.stop().await;
+}
+
+/// Somebody else makes a user of whom the page did not tell.
+async fn a_user_made_after_the_page_was_read_is_found_all_the_same(refusal: &str) {
+    let stage = Stage::set(On::Sqlite).await;
+    let answer = serde_json::from_value(refusal.into()).unwrap();
+    stage.kisi.set(|settings| settings.duplicate_users = answer);
+    let mut replica = stage
+        .start_with(&[("kisi-requests-per-second", "20")])
+        .await;
+    for i in 10..10 + MEMBERS {
+        let member = format!("m{i}");
+        stage.directory.decide(GYM, &member, 1, &[PLAN]).await;
+    }
+    stage.set_up(&mut replica).await;
+    stage.kisi.forget_requests().await;
+    let request = contracts::integration::v1::StartSyncRequest {
+        gym_id: GYM.to_owned(),
+        digest: None,
+    };
+    let started = replica.client.start_sync(request).await.unwrap();
+    testkit::eventually("the page was read", SOON, async || {
+        let requests = stage.kisi.requests().await;
+        requests.contains(&"GET /users".to_owned())
+    })
+    .await;
+    // The last of them, who is seconds away.
+    let last = format!("m{}", 9 + MEMBERS);
+    let user = stage
+        .kisi
+        .add_user_by_hand(&format!("{last}@example.com"))
+        .await;
+    let ended = replica.ended(&started.into_inner().sync_id).await;
+    assert!(ended.in_sync, "{ended:?}");
+    let told = stage.answer(&last, |answer| answer.version == 1).await;
+    assert_eq!(told.kisi_user_id, Some(user));
+    assert!(!told.kisi_user_ours);
+    // Refused once, searched for once, looked at once.
+    let expected = counts(1 + 1, MEMBERS, 2 + 1, MEMBERS);
+    assert_eq!(counted(&stage).await, expected);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), MEMBERS);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_made_after_the_page_was_read_is_found_all_the_same_where_kisi_answers_409() {
+    a_user_made_after_the_page_was_read_is_found_all_the_same("409").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_made_after_the_page_was_read_is_found_all_the_same_where_kisi_answers_422() {
+    a_user_made_after_the_page_was_read_is_found_all_the_same("422").await;
+}
