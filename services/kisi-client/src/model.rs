@@ -6,16 +6,19 @@
 
 mod assignments;
 mod events;
+mod links;
 mod logins;
 mod organization;
 mod users;
 
 pub use assignments::{
-    AppliesToType, AssigneeType, AssignmentFilter, NewGroupAssignment, RoleAssignment, Window,
+    AppliesToType, Assignee, AssigneeType, AssignmentFilter, NewGroupAssignment, RoleAssignment,
+    Window,
 };
 pub use events::{
     Event, EventSet, EventSetStatus, Integration, IntegrationPatch, NewEventSet, NewEventWebhook,
 };
+pub use links::GroupLink;
 pub use logins::{CreatedLogin, Location, Login, NewDeviceLogin, ScramCredentials, UnlockRequest};
 pub use organization::{
     Group, GroupFilter, GroupLock, GroupScope, Lock, Named, Organization, Place, Role,
@@ -43,6 +46,7 @@ macro_rules! identified {
 }
 identified!(
     Group,
+    GroupLink,
     GroupLock,
     Integration,
     Lock,

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use crate::error::KisiError;
 use crate::listing::Listing;
 use crate::model::{
-    AssignmentFilter, CurrentUser, EventSet, Group, GroupFilter, GroupLock, Integration, Lock,
-    Login, Organization, Place, Role, RoleAssignment, User, UserFilter,
+    AssignmentFilter, CurrentUser, EventSet, Group, GroupFilter, GroupLink, GroupLock, Integration,
+    Lock, Login, Organization, Place, Role, RoleAssignment, User, UserFilter,
 };
 use crate::pacing::Lane;
 
@@ -76,10 +76,14 @@ pub trait KisiRead: Send + Sync {
     /// matter for a person; the first hit of a search is never taken on trust.
     async fn list_users_by_email(&self, lane: Lane, email: &str) -> Result<Vec<User>, KisiError>;
 
+    /// Those of at most 100 users that one page names. That ids are separated by commas is not
+    /// published, so whoever is missing may still be there.
+    async fn list_users_by_id(&self, lane: Lane, ids: &[i64]) -> Result<Vec<User>, KisiError>;
+
     /// `GET /users/{id}`; None when it is gone.
     async fn find_user(&self, lane: Lane, user_id: i64) -> Result<Option<User>, KisiError>;
 
-    /// `GET /role_assignments` of a group or of a user, pages of 250.
+    /// `GET /role_assignments` of a group, a user, a place or the organization, pages of 250.
     async fn list_role_assignments(
         &self,
         lane: Lane,
@@ -92,6 +96,9 @@ pub trait KisiRead: Send + Sync {
         lane: Lane,
         assignment_id: i64,
     ) -> Result<Option<RoleAssignment>, KisiError>;
+
+    /// `GET /group_links`: access links of the organization's groups.
+    async fn list_group_links(&self, lane: Lane) -> Result<Listing<GroupLink>, KisiError>;
 
     /// `GET /logins` of a user.
     async fn list_logins(&self, lane: Lane, user_id: i64) -> Result<Listing<Login>, KisiError>;

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use crate::error::KisiError;
 use crate::listing::Listing;
 use crate::model::{
-    AssignmentFilter, CreatedLogin, CurrentUser, EventSet, Group, GroupFilter, GroupLock,
-    Integration, IntegrationPatch, Lock, Login, NewDeviceLogin, NewEventSet, NewEventWebhook,
-    NewGroupAssignment, NewUser, Organization, Place, Role, RoleAssignment, UnlockRequest, User,
-    UserFilter, UserPatch, Window,
+    AssignmentFilter, CreatedLogin, CurrentUser, EventSet, Group, GroupFilter, GroupLink,
+    GroupLock, Integration, IntegrationPatch, Lock, Login, NewDeviceLogin, NewEventSet,
+    NewEventWebhook, NewGroupAssignment, NewUser, Organization, Place, Role, RoleAssignment,
+    UnlockRequest, User, UserFilter, UserPatch, Window,
 };
 use crate::pacing::{Lane, Slot};
 use crate::read::KisiRead;
@@ -115,6 +115,10 @@ impl<W: KisiRead> KisiRead for ReadOnly<W> {
         self.inner.list_users_by_email(lane, email).await
     }
 
+    async fn list_users_by_id(&self, lane: Lane, ids: &[i64]) -> Result<Vec<User>, KisiError> {
+        self.inner.list_users_by_id(lane, ids).await
+    }
+
     async fn find_user(&self, lane: Lane, user_id: i64) -> Result<Option<User>, KisiError> {
         self.inner.find_user(lane, user_id).await
     }
@@ -133,6 +137,10 @@ impl<W: KisiRead> KisiRead for ReadOnly<W> {
         assignment_id: i64,
     ) -> Result<Option<RoleAssignment>, KisiError> {
         self.inner.find_role_assignment(lane, assignment_id).await
+    }
+
+    async fn list_group_links(&self, lane: Lane) -> Result<Listing<GroupLink>, KisiError> {
+        self.inner.list_group_links(lane).await
     }
 
     async fn list_logins(&self, lane: Lane, user_id: i64) -> Result<Listing<Login>, KisiError> {

@@ -1,5 +1,6 @@
 //! The control side: what a test, a script or the dev stack does that no client of Kisi could.
 
+mod gifts;
 mod hands;
 mod seed;
 

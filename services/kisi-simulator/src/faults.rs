@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub enum FaultKind {
     #[serde(rename = "429")]
     TooMany,
+    /// The key may not do this.
+    #[serde(rename = "403")]
+    Forbidden,
     #[serde(rename = "500")]
     Internal,
     #[serde(rename = "502")]

@@ -303,7 +303,7 @@ pub fn login_created(world: &World, row: &Login) -> Value {
 /// The list form; `event_webhook` adds what only the single form shows.
 pub fn integration(world: &World, row: &Integration) -> Value {
     let mut value = json!({
-        "id": row.id, "resource_type": "Integration", "name": row.name, "type": "event_webhook",
+        "id": row.id, "resource_type": "Integration", "name": row.name, "type": row.kind,
         "enabled": row.enabled, "disabled_due_to_error": row.disabled_due_to_error_at.is_some(),
         "disabled_due_to_error_at": optional(row.disabled_due_to_error_at),
         "created_at": seconds(row.created_at), "updated_at": seconds(row.updated_at),

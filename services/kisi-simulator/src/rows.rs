@@ -294,6 +294,9 @@ pub struct Integration {
     pub id: i64,
     pub organization_id: i64,
     pub place_id: Option<i64>,
+    /// `event_webhook`, or one that is set up in Kisi's own pages.
+    #[serde(default = "event_webhook")]
+    pub kind: String,
     pub name: String,
     pub url: String,
     pub enabled: bool,
@@ -303,6 +306,15 @@ pub struct Integration {
     pub disabled_due_to_error_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+fn event_webhook() -> String {
+    Integration::EVENT_WEBHOOK.to_owned()
+}
+
+impl Integration {
+    /// The one kind that the API makes.
+    pub const EVENT_WEBHOOK: &'static str = "event_webhook";
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -310,6 +310,7 @@ fn refusal(settings: &Settings, now: Timestamp) -> Answer {
 fn faulty(kind: FaultKind) -> Answer {
     match kind {
         FaultKind::TooMany => Answer::error(429, "000429", "Too many requests."),
+        FaultKind::Forbidden => Answer::forbidden(),
         FaultKind::BadGateway | FaultKind::Html => Answer::html(502, "Bad Gateway"),
         FaultKind::Unavailable => Answer::error(503, "000503", "Service unavailable."),
         FaultKind::EmptyBody => Answer::empty(500),

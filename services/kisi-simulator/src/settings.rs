@@ -171,6 +171,8 @@ pub struct Settings {
     pub unstable_order: bool,
     /// Milliseconds for which a new user or member is not found by `query=`.
     pub query_lag_ms: u64,
+    /// The same for `email=`, so that a duplicate is refused right after a search that found nobody.
+    pub email_lag_ms: u64,
     /// Refuse what is not in openapi.yaml (422 for bodies, 400 for parameters).
     pub strict: bool,
     /// Status for a known path with another method: 404 or 405.
@@ -203,6 +205,7 @@ impl Default for Settings {
             over_maximum: OverMaximum::Refuse,
             unstable_order: false,
             query_lag_ms: 0,
+            email_lag_ms: 0,
             strict: true,
             wrong_method: 404,
             revoked_key: 401,

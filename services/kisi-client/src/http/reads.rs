@@ -10,8 +10,8 @@ use super::request::Request;
 use crate::error::KisiError;
 use crate::listing::Listing;
 use crate::model::{
-    AssignmentFilter, CurrentUser, EventSet, Group, GroupFilter, GroupLock, Integration, Lock,
-    Login, Organization, Place, Role, RoleAssignment, User, UserFilter,
+    AssignmentFilter, CurrentUser, EventSet, Group, GroupFilter, GroupLink, GroupLock, Integration,
+    Lock, Login, Organization, Place, Role, RoleAssignment, User, UserFilter,
 };
 use crate::pacing::Lane;
 use crate::read::KisiRead;
@@ -161,6 +161,17 @@ impl KisiRead for HttpKisi {
         Ok(users)
     }
 
+    async fn list_users_by_id(&self, lane: Lane, ids: &[i64]) -> Result<Vec<User>, KisiError> {
+        let text: Vec<String> = ids.iter().map(i64::to_string).collect();
+        let request = get("/users")
+            .query("ids", text.join(","))
+            .query("limit", USERS_PAGE)
+            .query("offset", 0);
+        let mut users: Vec<User> = self.read(lane, request).await?;
+        users.retain(|user| ids.contains(&user.id));
+        Ok(users)
+    }
+
     async fn find_user(&self, lane: Lane, user_id: i64) -> Result<Option<User>, KisiError> {
         self.find(lane, get_on("/users/{id}", user_id)).await
     }
@@ -171,12 +182,16 @@ impl KisiRead for HttpKisi {
         filter: AssignmentFilter,
     ) -> Result<Listing<RoleAssignment>, KisiError> {
         self.list(lane, PAGE, || {
-            let request = get("/role_assignments");
+            let on = |kind: &'static str, id: i64| {
+                get("/role_assignments")
+                    .query("applies_to_type", kind)
+                    .query("applies_to_id", id)
+            };
             match filter {
-                AssignmentFilter::Group(id) => request
-                    .query("applies_to_type", "Group")
-                    .query("applies_to_id", id),
-                AssignmentFilter::User(id) => request
+                AssignmentFilter::Group(id) => on("Group", id),
+                AssignmentFilter::Place(id) => on("Place", id),
+                AssignmentFilter::Organization(id) => on("Organization", id),
+                AssignmentFilter::User(id) => get("/role_assignments")
                     .query("assignee_type", "User")
                     .query("assignee_id", id),
             }
@@ -191,6 +206,10 @@ impl KisiRead for HttpKisi {
     ) -> Result<Option<RoleAssignment>, KisiError> {
         self.find(lane, get_on("/role_assignments/{id}", assignment_id))
             .await
+    }
+
+    async fn list_group_links(&self, lane: Lane) -> Result<Listing<GroupLink>, KisiError> {
+        self.list(lane, PAGE, || get("/group_links")).await
     }
 
     async fn list_logins(&self, lane: Lane, user_id: i64) -> Result<Listing<Login>, KisiError> {

@@ -59,6 +59,16 @@ impl std::fmt::Display for Window {
     }
 }
 
+/// A user, team or guest named inside a right. Unlike a user's, a guest's e-mail may be missing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Assignee {
+    pub id: i64,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub email: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RoleAssignment {
     pub id: i64,
@@ -67,6 +77,9 @@ pub struct RoleAssignment {
     pub applies_to_id: i64,
     pub assignee_type: AssigneeType,
     pub assignee_id: i64,
+    /// Who that is, as far as Kisi names them: a team has no e-mail.
+    #[serde(default)]
+    pub assignee: Option<Assignee>,
     /// `User`, or `MarketplaceInstallation` for integrations built by Kisi.
     #[serde(default)]
     pub created_by_type: Option<String>,
@@ -106,6 +119,10 @@ pub enum AssignmentFilter {
     Group(i64),
     /// All rows of one user: groups, places and the organization.
     User(i64),
+    /// The rights on one place as a whole.
+    Place(i64),
+    /// The rights on the organization as a whole.
+    Organization(i64),
 }
 
 /// The body of `POST /role_assignments` for a user on a group. Kisi mails nobody about it.

@@ -134,6 +134,9 @@ pub struct Lock {
     pub configured: Option<bool>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub locked_down: bool,
+    /// In how many groups it is.
+    #[serde(default)]
+    pub groups_count: Option<u64>,
 }
 
 /// A role that can be given. Role ids are strings; groups have at least `group_basic`.
@@ -149,4 +152,11 @@ pub struct Role {
     pub custom: bool,
     #[serde(default)]
     pub permissions: serde_json::Value,
+}
+
+impl Role {
+    /// What one of its flags says; None where Kisi does not tell it.
+    pub fn may(&self, permission: &str) -> Option<bool> {
+        self.permissions.get(permission)?.as_bool()
+    }
 }

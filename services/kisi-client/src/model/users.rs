@@ -2,6 +2,7 @@
 //!
 //! The deprecated twin `/members` is deliberately not here: assignments want the user's id.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::null_as_default;
@@ -32,6 +33,13 @@ pub struct User {
     pub notes: Option<String>,
     #[serde(default)]
     pub groups_count: Option<u64>,
+    /// Deprecated, and of a regular user false even where `confirm: true` was sent. See
+    /// [`User::has_signed_up`].
+    #[serde(default)]
+    pub confirmed: Option<bool>,
+    /// When the person last opened a door or signed in; None before the first time.
+    #[serde(default)]
+    pub last_accessed_at: Option<Timestamp>,
 }
 
 impl User {
@@ -39,6 +47,12 @@ impl User {
     /// interpret, and taking a lookalike would open a door to the wrong person.
     pub fn has_email(&self, email: &str) -> bool {
         self.email.trim().to_lowercase() == email.trim().to_lowercase()
+    }
+
+    /// Whether anything shows that a regular user has signed up. No published field says so:
+    /// `confirmed` is deprecated and may go, so whoever was seen using Kisi counts as well.
+    pub fn has_signed_up(&self) -> bool {
+        self.confirmed == Some(true) || self.last_accessed_at.is_some()
     }
 }
 

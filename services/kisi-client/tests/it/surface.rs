@@ -39,6 +39,7 @@ pub async fn call_everything(kisi: &dyn Kisi, seeded: &Seeded) -> Result<(), Kis
         .await?
         .expect("the group");
     assert!(kisi.list_group_locks(look, seeded.group_id).await?.complete);
+    kisi.list_group_links(look).await?;
     kisi.list_locks(look, None).await?;
     kisi.list_locks(look, Some(seeded.place_id)).await?;
     assert!(
@@ -61,6 +62,7 @@ pub async fn call_everything(kisi: &dyn Kisi, seeded: &Seeded) -> Result<(), Kis
         group_id: Some(seeded.group_id),
     };
     kisi.list_users(look, &filter).await?;
+    kisi.list_users_by_id(look, &[user.id, user.id + 1]).await?;
     kisi.find_user(look, user.id).await?.expect("the user");
     let patch = UserPatch {
         name: Some("Grace E. Example".to_owned()),
@@ -96,6 +98,8 @@ async fn grants(kisi: &dyn Kisi, user_id: i64, group_id: i64) -> Result<(), Kisi
         for filter in [
             AssignmentFilter::Group(group_id),
             AssignmentFilter::User(user_id),
+            AssignmentFilter::Place(812),
+            AssignmentFilter::Organization(3289),
         ] {
             kisi.list_role_assignments(Lane::Reconcile, filter).await?;
         }
@@ -241,7 +245,7 @@ async fn the_whole_surface_is_allowed_by_openapi_and_its_printed_examples_are_re
     assert_allowed(&exchanges);
     assert_eq!(
         operations(&exchanges).len(),
-        31,
+        32,
         "{:#?}",
         operations(&exchanges)
     );

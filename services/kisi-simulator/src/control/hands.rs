@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use crate::auth;
 use crate::context::{Context, Happened};
-use crate::control::refused;
+use crate::control::{gifts, refused};
 use crate::routes;
 use crate::rows::{Assignee, Assignment, Target, User};
 use crate::state::{Shared, State};
@@ -56,6 +56,16 @@ pub enum Change {
     /// The user loses every role in the organization, and its keys die with it.
     Demote {
         user_id: i64,
+    },
+    /// A right for a team, a guest, or a person on a whole place or organization.
+    GiveRight(gifts::Right),
+    /// An access link of a group.
+    AddLink(gifts::Link),
+    /// An integration that Kisi's own pages set up, such as `active_directory_user_import`.
+    AddIntegration(gifts::NewIntegration),
+    /// The person follows the invitation.
+    SignUp {
+        email: String,
     },
     LockOnline {
         lock_id: i64,
@@ -224,6 +234,17 @@ fn apply(
                 state.world.remove_assignment(*row);
             }
             Ok(json!({ "removed": rows }))
+        }
+        Change::GiveRight(right) => gifts::right(&mut state.world, right, now),
+        Change::AddLink(link) => gifts::link(&mut state.world, link, now),
+        Change::AddIntegration(new) => gifts::integration(&mut state.world, new, now),
+        Change::SignUp { email } => {
+            let users = state.world.users.values_mut();
+            let mut known = users.filter(|user| user.email.eq_ignore_ascii_case(&email));
+            let user = known.next().ok_or("no such user")?;
+            user.confirmed = true;
+            user.updated_at = now;
+            Ok(json!({ "user_id": user.id }))
         }
         Change::LockOnline { lock_id, online } => {
             let lock = state.world.locks.get_mut(&lock_id).ok_or("no such lock")?;

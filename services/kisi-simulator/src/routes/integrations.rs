@@ -56,6 +56,7 @@ pub fn create(cx: &mut Context<'_>, call: &Call) -> Outcome {
         id,
         organization_id: cx.caller.organization_id,
         place_id: None,
+        kind: Integration::EVENT_WEBHOOK.to_owned(),
         name: String::new(),
         url: String::new(),
         enabled: true,

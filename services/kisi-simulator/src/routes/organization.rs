@@ -147,10 +147,18 @@ pub const ROLES: [(&str, &str, &str); 6] = [
     ("group_basic", "Group", "Access"),
 ];
 
+/// A few of Kisi's flags: what a mere member of the organization may not, and a group's member not
+/// beyond the doors.
 fn render_role(&(id, applies_to, name): &(&str, &str, &str)) -> Value {
+    let manages = !id.ends_with("_basic");
     json!({
         "id": id, "resource_type": "Role", "applies_to": applies_to, "name": name,
-        "description": null, "custom": false, "permissions": {}, "custom_role_id": null,
+        "description": null, "custom": false, "custom_role_id": null,
+        "permissions": {
+            "locks_unlock": id != "organization_basic",
+            "users_write": manages && applies_to != "Group",
+            "role_assignments_write": manages,
+        },
     })
 }
 

@@ -14,8 +14,10 @@ use crate::settings::DuplicateUser;
 fn filtered<'a>(cx: &'a Context<'_>, call: &Call) -> Vec<&'a User> {
     let text = |name: &str| call.parameters.text(name).map(str::to_lowercase);
     let (email, query) = (text("email"), text("query"));
-    let lag =
-        SignedDuration::from_millis(i64::try_from(cx.settings.query_lag_ms).unwrap_or(i64::MAX));
+    let milliseconds =
+        |lag: u64| SignedDuration::from_millis(i64::try_from(lag).unwrap_or(i64::MAX));
+    let lag = milliseconds(cx.settings.query_lag_ms);
+    let email_lag = milliseconds(cx.settings.email_lag_ms);
     let of_target = |target: Target, user: i64| {
         cx.world
             .assignments_on(target)
@@ -31,6 +33,7 @@ fn filtered<'a>(cx: &'a Context<'_>, call: &Call) -> Vec<&'a User> {
                 .as_ref()
                 .is_none_or(|email| row.email.to_lowercase() == *email)
         })
+        .filter(|row| email.is_none() || cx.now.duration_since(row.created_at) >= email_lag)
         .filter(|row| match &query {
             None => true,
             // The search lags behind a creation.
