@@ -104,7 +104,11 @@ pub fn access(
 ) -> Option<Access> {
     let decided = member.known()?;
     let entitled = entitled_groups(gym, decided, now);
-    let standing = standing_groups(gym, member.applied.as_ref(), now);
+    let mut standing = standing_groups(gym, member.applied.as_ref(), now);
+    if entitled.is_empty() {
+        // Read once a day, so it opens nothing here; but nobody is told that these are closed.
+        standing.extend(elsewhere(gym, member.applied.as_ref()));
+    }
     let decision = Side {
         allowed: !entitled.is_empty(),
         at: Some(decided.at),
@@ -151,10 +155,22 @@ fn standing_groups(
         .iter()
         .filter(|(_, window)| window.holds(now))
         .map(|(group, _)| *group);
-    let others = applied.opened_by_others.iter().copied().filter(|group| {
+    ours.chain(associated(gym, &applied.opened_by_others))
+        .collect()
+}
+
+/// The groups of whose doors others open some for the member by another way.
+fn elsewhere(gym: Option<&GymFacts>, applied: Option<&Applied>) -> BTreeSet<i64> {
+    applied
+        .map(|applied| associated(gym, &applied.opened_elsewhere).collect())
+        .unwrap_or_default()
+}
+
+/// Those of these groups that a plan opens.
+fn associated<'a>(gym: Option<&'a GymFacts>, groups: &'a [i64]) -> impl Iterator<Item = i64> + 'a {
+    groups.iter().copied().filter(move |group| {
         gym.is_some_and(|gym| gym.groups_by_plan.values().any(|known| known == group))
-    });
-    ours.chain(others).collect()
+    })
 }
 
 fn sum(

@@ -128,6 +128,10 @@ pub struct Applied {
     pub grants: Box<[(i64, Window)]>,
     /// Groups that others opened for the member.
     pub opened_by_others: Box<[i64]>,
+    /// Groups of whose doors others open some for the member by another way, as of some time today.
+    pub opened_elsewhere: Box<[i64]>,
+    /// The person has not been seen to have signed up with Kisi.
+    pub sign_up_needed: bool,
     /// Why it failed or is held.
     pub failure: Option<Failure>,
     /// Kisi's own code of the failure.
@@ -152,6 +156,8 @@ impl Applied {
                 })
                 .collect(),
             opened_by_others: message.groups_opened_by_others.as_slice().into(),
+            opened_elsewhere: message.groups_opened_elsewhere.as_slice().into(),
+            sign_up_needed: message.sign_up_needed,
             failure: message.failure.as_deref().map(Failure::parse),
             kisi_code: message.kisi_code.as_deref().map(Into::into),
         }

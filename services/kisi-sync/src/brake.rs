@@ -211,4 +211,31 @@ mod tests {
         // An hour later the line is free again.
         assert!(brake.room(&members(200), "explained", now + HOUR + 1));
     }
+
+    #[test]
+    fn a_little_less_than_the_hour_allows_all_day_is_too_much() {
+        let brake = brake(1_000);
+        let mut lost = 0;
+        let mut hour = 0;
+        let stopped = loop {
+            let now = DAY * 10 + hour * (HOUR + 1);
+            // 4.9 percent of those who are left, for no reason of their own.
+            let going = (1_000 - lost) * 49 / 1_000;
+            let going: Vec<String> = (lost..lost + going).map(|i| format!("m{i}")).collect();
+            if !brake.room(&going, "unexplained", now) {
+                break hour;
+            }
+            for member in &going {
+                brake.lost(member, "unexplained", now);
+            }
+            lost += going.len();
+            hour += 1;
+        };
+        assert_eq!((stopped, lost), (2, 95));
+        // A day later the line is free again; with reasons of their own they went all the time.
+        let now = DAY * 10 + 2 * (HOUR + 1);
+        let going: Vec<String> = (500..544).map(|i| format!("m{i}")).collect();
+        assert!(brake.room(&going, "explained", now));
+        assert!(brake.room(&going[..40], "unexplained", now + DAY));
+    }
 }

@@ -84,6 +84,30 @@ impl Directory {
     /// Member to the digest of name and e-mail, of the whole gym.
     pub async fn list_digests(&self, gym: &str) -> Result<BTreeMap<String, String>, Status> {
         let mut digests = BTreeMap::new();
+        self.each_person(gym, |member, person| {
+            let digest = person.digest(gym, &member);
+            digests.insert(member, digest);
+        })
+        .await?;
+        Ok(digests)
+    }
+
+    /// E-mail to the members who have it, of the whole gym. Not to be kept.
+    pub async fn list_emails(&self, gym: &str) -> Result<BTreeMap<String, Vec<String>>, Status> {
+        let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        self.each_person(gym, |member, person| {
+            members.entry(person.email).or_default().push(member);
+        })
+        .await?;
+        Ok(members)
+    }
+
+    /// Everybody of the gym who is not erased.
+    async fn each_person(
+        &self,
+        gym: &str,
+        mut take: impl FnMut(String, Person),
+    ) -> Result<(), Status> {
         let mut request = ListMembersRequest {
             gym_id: gym.to_owned(),
             page_size: PEOPLE_AT_ONCE,
@@ -94,12 +118,11 @@ impl Directory {
             let page = page.into_inner();
             for member in page.members.into_iter().filter(|member| !member.erased) {
                 if let Some(person) = Person::of(&member.email, &member.name) {
-                    let digest = person.digest(gym, &member.member_id);
-                    digests.insert(member.member_id, digest);
+                    take(member.member_id, person);
                 }
             }
             if page.next_page_token.is_empty() {
-                return Ok(digests);
+                return Ok(());
             }
             request.page_token = page.next_page_token;
         }

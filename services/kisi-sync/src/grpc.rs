@@ -290,6 +290,15 @@ impl KisiSyncService for KisiSync {
         }))
     }
 
+    async fn list_other_rights(
+        &self,
+        request: Request<api::ListOtherRightsRequest>,
+    ) -> Result<Response<api::ListOtherRightsResponse>, Status> {
+        at_owner!(self, request, list_other_rights);
+        let page = self.setup.list_other_rights(request.get_ref()).await?;
+        Ok(Response::new(page))
+    }
+
     async fn list_held_plans(
         &self,
         request: Request<api::GymRequest>,

@@ -19,6 +19,7 @@ pub mod held;
 pub mod observe;
 mod rebuild;
 pub mod reconcile;
+pub mod rights;
 pub mod schedule;
 
 mod devices;
@@ -120,6 +121,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         directory: Directory::new(membership_events),
         workers: Workers::default(),
         passes: Passes::new(),
+        readings: Passes::new(),
         outbox: tokio::sync::Notify::new(),
         limits: brake::limits(&config.brake),
         reconcile_every: config.reconcile_every,

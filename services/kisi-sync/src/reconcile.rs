@@ -20,12 +20,14 @@ use crate::event_webhook::Webhook;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
-use crate::{doors, held, rebuild, worker};
+use crate::{doors, held, rebuild, rights, worker};
 
 mod carry_out;
 mod conclude;
 mod correct;
+mod key;
 mod people;
+mod sign_up;
 mod versions;
 mod view;
 
@@ -47,10 +49,26 @@ pub enum ReconcileError {
     Kisi(#[from] KisiError),
     #[error(transparent)]
     Sealing(#[from] crate::sealing::SealingError),
+    #[error("the key's owner has no role at Kisi any more")]
+    KeyWithoutRights,
+    #[error("the key is of another organization than before")]
+    KeyElsewhere,
     #[error("the gym has no integration to reconcile")]
     NotSetUp,
     #[error("the lease is not ours any more")]
     NotOwner,
+}
+
+impl ReconcileError {
+    /// Whether it is the key that does not work, and then whether it is for want of rights.
+    fn is_of_key(&self) -> Option<bool> {
+        match self {
+            Self::KeyWithoutRights => Some(true),
+            Self::KeyElsewhere => Some(false),
+            Self::Kisi(error) if error.is_key_dead() => Some(error.status() == Some(403)),
+            _ => None,
+        }
+    }
 }
 
 /// Puts a pass in the queue; answers its row. Whoever owns the gym runs it.
@@ -142,10 +160,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         Err(error) => {
             tracing::warn!(gym.id = %pass.gym, sync.id = %pass.sync.sync_id, error = %error,
                 "The reconcile of gym {} ended early: {error}", pass.gym);
-            if let ReconcileError::Kisi(error) = &error
-                && error.is_key_dead()
-            {
-                let rights = error.status() == Some(403);
+            if let Some(rights) = error.is_of_key() {
                 if let Err(error) = worker::key_died(shared, &pass.gym, rights).await {
                     tracing::error!(error = %error, "The dead key cannot be recorded");
                 }
@@ -211,7 +226,9 @@ impl Pass {
             self.compare_people().await?;
         }
         let kisi = self.shared.kisi_of(&integration)?;
+        self.look_at_key(&kisi, &integration).await?;
         self.look_at_doors(&kisi, &integration).await?;
+        self.look_for_sign_ups(&kisi).await?;
         let began = self.shared.now();
         let view = View::read(&self.shared, integration).await?;
         // Kisi is looked at while versions are compared; what arrives meanwhile is work of its own.
@@ -228,6 +245,7 @@ impl Pass {
         let plan = self.second_look(&kisi, &view, plan).await?;
         self.report_unmanaged(&observed);
         self.apply(&kisi, &view, &plan).await?;
+        self.read_rights(&kisi, &view.integration).await;
         self.look_after_webhook(&kisi).await;
         self.conclude(&observed).await
     }
@@ -255,6 +273,20 @@ impl Pass {
         txn.commit().await?;
         self.shared.outbox.notify_one();
         Ok(())
+    }
+
+    /// What else opens these doors, when they are new to us; from then on once a day, apart from passes.
+    async fn read_rights(&mut self, kisi: &HttpKisi, integration: &integrations::Model) {
+        if !matches!(self.sync.activation.as_str(), "first" | "associations") {
+            return;
+        }
+        match rights::refresh_in_background(&self.shared, kisi, integration).await {
+            Ok(requests) => self.report.requests += requests,
+            Err(error) => {
+                tracing::warn!(gym.id = %self.gym, error = %chain(&error),
+                    "The rights that others gave in gym {} cannot be read; they are later", self.gym);
+            }
+        }
     }
 
     /// Last, so that our own grants do not come back as events.

@@ -98,6 +98,7 @@ pub async fn write<C: ConnectionTrait>(
                     kisi_user_id: ActiveValue::Set(member.kisi_user_id),
                     kisi_user_ours: ActiveValue::Set(member.kisi_user_ours),
                     person_digest: ActiveValue::Set(member.person_digest.clone()),
+                    sign_up_needed: ActiveValue::Set(member.sign_up_needed),
                     former_user_id: ActiveValue::Set(member.former_user_id),
                     looked: ActiveValue::Set(member.looked),
                     opened_by_others: ActiveValue::Set(member.opened_by_others.clone()),
@@ -193,7 +194,7 @@ pub async fn settle(
         snapshot.member.answered_version = held.answered_version.max(version);
         member.applied_seq = ActiveValue::Set(snapshot.member.applied_seq);
         member.answered_version = ActiveValue::Set(snapshot.member.answered_version);
-        member.others_told = ActiveValue::Set(Some(snapshot.member.opened_by_others.clone()));
+        member.others_told = ActiveValue::Set(Some(snapshot.member.told()));
         let message = applied(snapshot, outcome, now);
         tell(&txn, &message, snapshot.member.traceparent.clone(), now).await?;
     }
@@ -268,6 +269,8 @@ pub fn applied_of(
         failure: outcome.failure.map(str::to_owned),
         kisi_code: outcome.kisi_code.clone(),
         groups_opened_by_others: member.opened_by_others().unwrap_or_default(),
+        sign_up_needed: member.sign_up_needed,
+        groups_opened_elsewhere: member.opened_elsewhere().unwrap_or_default(),
         timings: Some(Timings {
             received_at: member.received_at.map(at),
             decided_at: member.decided_at.map(at),

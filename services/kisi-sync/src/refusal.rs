@@ -5,6 +5,7 @@ use sea_orm::DbErr;
 use tonic::Status;
 
 use crate::reconcile::ReconcileError;
+use crate::rights::RightsError;
 
 /// The field makes no sense.
 pub fn invalid(field: &str, why: &str) -> Status {
@@ -47,6 +48,18 @@ pub fn new_key(error: KisiError) -> Status {
         KisiError::Settings(_) => invalid("api_key", "Kisi refuses the key"),
         _ if error.is_key_dead() => invalid("api_key", "Kisi refuses the key"),
         _ => kisi(error),
+    }
+}
+
+pub fn rights(error: RightsError) -> Status {
+    match error {
+        RightsError::Kisi(error) => kisi(error),
+        RightsError::Store(error) => store(error),
+        RightsError::Directory(status) => {
+            tracing::warn!(error = %status, "membership-events did not answer a call");
+            Status::unavailable("membership-events does not answer; try again")
+        }
+        error => internal(&error),
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 use crate::store::{integrations, losses, members, syncs};
-use crate::{audit, held, kisi_events, reconcile, store};
+use crate::{audit, held, kisi_events, reconcile, rights, store};
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
@@ -37,11 +37,11 @@ impl Passes {
         self.lock().contains(gym)
     }
 
-    fn begin(&self, gym: &str) -> bool {
+    pub(crate) fn begin(&self, gym: &str) -> bool {
         self.lock().insert(gym.to_owned())
     }
 
-    fn end(&self, gym: &str) {
+    pub(crate) fn end(&self, gym: &str) {
         self.lock().remove(gym);
     }
 
@@ -137,6 +137,7 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         }
         shared.outbox.notify_one();
         tidy(shared, now).await?;
+        rights::begin_due(shared, &gyms, now).await?;
         for gym in &gyms {
             audit::prune::prune(&shared.db, gym, now).await?;
         }
@@ -165,6 +166,7 @@ async fn tidy(shared: &Shared, now: i64) -> Result<(), DbErr> {
         .exec(&shared.db)
         .await?;
     store::kisi_events::forget(&shared.db, now - kisi_events::KEPT).await?;
+    store::previews::forget(&shared.db, now - 2 * DAY).await?;
     syncs::Entity::delete_many()
         .filter(syncs::Column::CreatedAt.lt(now - 30 * DAY))
         .exec(&shared.db)

@@ -16,10 +16,13 @@ use crate::{integration_state as state, refusal};
 
 mod associations;
 mod disable;
+mod estimate;
 mod held_plans;
 mod key;
 mod policies;
 mod preview;
+mod previewed;
+mod rights;
 mod show;
 mod syncs;
 

@@ -31,6 +31,8 @@ pub struct Shared {
     pub leases: Leases,
     pub workers: Workers,
     pub passes: Passes,
+    /// Gyms whose rights of others are read just now, once a day.
+    pub readings: Passes,
     /// Rung after a commit that left rows in the outbox.
     pub outbox: Notify,
     pub limits: access_domain::safety::Limits,

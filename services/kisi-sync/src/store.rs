@@ -9,14 +9,17 @@ pub mod devices;
 pub mod event_webhooks;
 pub mod held_plans;
 pub mod integrations;
+pub mod key_checks;
 pub mod kisi_events;
 pub mod leases;
 pub mod losses;
 pub mod member_logins;
 pub mod members;
 mod migrations;
+pub mod other_rights;
 pub mod outbox;
 mod places;
+pub mod previews;
 pub mod syncs;
 
 use std::time::Duration;

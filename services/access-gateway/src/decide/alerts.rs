@@ -34,6 +34,9 @@ pub(super) fn alerts(situation: &Situation<'_>) -> Vec<Alert> {
         integration(situation, &mut alerts);
         outcome(situation, &mut alerts);
     }
+    if entitled {
+        sign_up(situation, &mut alerts);
+    }
     opened_by_others(situation, &mut alerts);
     offline_doors(situation, &mut alerts);
     phone(situation, &mut alerts);
@@ -253,11 +256,35 @@ fn outcome(situation: &Situation<'_>, alerts: &mut Vec<Alert>) {
     alerts.push(found);
 }
 
+/// A regular user opens no door by the phone before the invitation was followed.
+fn sign_up(situation: &Situation<'_>, alerts: &mut Vec<Alert>) {
+    if situation
+        .applied
+        .is_some_and(|applied| applied.sign_up_needed)
+    {
+        alerts.push(alert(
+            AlertCode::KisiSignUpNeeded,
+            "Kisi, the door system, has sent you an e-mail: follow its link and sign up, and the doors open with the Kisi app. If you cannot find the e-mail, your gym can help.",
+            Action::ContactGym,
+        ));
+    }
+}
+
 fn opened_by_others(situation: &Situation<'_>, alerts: &mut Vec<Alert>) {
-    let others = situation
+    let by_hand = situation
         .applied
         .is_some_and(|applied| !applied.opened_by_others.is_empty());
-    if others {
+    let elsewhere = situation
+        .applied
+        .is_some_and(|applied| !applied.opened_elsewhere.is_empty());
+    if elsewhere && !by_hand {
+        alerts.push(alert(
+            AlertCode::OpenedByOthers,
+            "Somebody at your gym opened some of these doors for you in the door system by another way; that is not changed here.",
+            Action::ContactGym,
+        ));
+    }
+    if by_hand {
         alerts.push(alert(
             AlertCode::OpenedByOthers,
             "Somebody at your gym opened doors for you in the door system by hand; that is not changed here.",

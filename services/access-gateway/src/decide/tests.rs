@@ -361,6 +361,46 @@ fn right_by_other_hands_is_never_claimed_closed() {
 }
 
 #[test]
+fn another_way_in_is_never_claimed_closed_and_opens_nothing() {
+    let mut closed = outcome(5, "revoked", &[]);
+    closed.groups_opened_elsewhere = vec![GROUP];
+    let bad = decided(&[], &["missed_payment"]);
+    let bad = told(&gym("active"), &bad, Some(&closed));
+    assert!(bad.applied.allowed);
+    assert_eq!(bad.status, Status::Revoking);
+    assert_eq!(codes(&bad), ["missed_payment", "opened_by_others"]);
+
+    // What was read hours ago gives nobody what Kisi has not accepted.
+    let good = told(&gym("active"), &decided(&["gold"], &[]), Some(&closed));
+    assert_eq!(good.status, Status::Granting);
+    assert!(!good.applied.allowed);
+    closed.groups_opened_elsewhere = vec![GROUP + 1];
+    let of_no_plan = decided(&[], &["missed_payment"]);
+    let of_no_plan = told(&gym("active"), &of_no_plan, Some(&closed));
+    assert_eq!(of_no_plan.status, Status::Denied);
+}
+
+#[test]
+fn regular_user_is_asked_to_sign_up_until_she_has() {
+    let mut granted = outcome(5, "granted", &[GROUP]);
+    granted.sign_up_needed = true;
+    let good = decided(&["gold"], &[]);
+    let asked = told(&gym("active"), &good, Some(&granted));
+    assert_eq!(asked.status, Status::Granted);
+    assert_eq!(codes(&asked), ["kisi_sign_up_needed"]);
+    assert!(asked.alerts[0].message.contains("sign up"));
+    assert_eq!(asked.alerts[0].action, Action::ContactGym);
+
+    // Signing up is no way back in for who has to pay first.
+    let bad = decided(&[], &["missed_payment"]);
+    let bad = told(&gym("active"), &bad, Some(&granted));
+    assert_eq!(codes(&bad), ["missed_payment"]);
+    granted.sign_up_needed = false;
+    let done = told(&gym("active"), &good, Some(&granted));
+    assert_eq!(codes(&done), [""; 0]);
+}
+
+#[test]
 fn windows_close_by_themselves() {
     let mut until = decided(&["gold"], &[]);
     until.plans[0].valid_until = hours(0);

@@ -7,6 +7,7 @@ use crate::refusal::{FieldError, Refusal};
 
 const MOST_ASSOCIATIONS: usize = 1_000;
 const MOST_KEY: usize = 512;
+const MOST_RIGHTS: i32 = 1_000;
 
 pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     if !key.is_empty() && key.len() <= MOST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -48,6 +49,13 @@ pub(super) fn check_associations(associations: &[wire::Association]) -> Result<(
         Ok(())
     } else {
         Err(Refusal::Invalid(bad))
+    }
+}
+
+pub(super) fn check_page(size: i32) -> Result<(), Refusal> {
+    match size {
+        0..=MOST_RIGHTS => Ok(()),
+        _ => Err(Refusal::field("page_size", "1 to 1000 is expected")),
     }
 }
 

@@ -8,7 +8,9 @@ use service_runtime::identity::{Caller, Role};
 use tonic::{Code, Streaming};
 
 use super::Gateway;
-use super::checks::{check_associations, check_decision, check_key, check_policies, check_word};
+use super::checks::{
+    check_associations, check_decision, check_key, check_page, check_policies, check_word,
+};
 use crate::permit::{self, Scope, check_ids, check_kisi_id};
 use crate::refusal::Refusal;
 use crate::upstream::{kisi_refused, within};
@@ -69,6 +71,9 @@ pass_on! {
     /// How a sync goes.
     get_sync(request: wire::GetSyncRequest) -> wire::Sync, Read, READ_LIMIT,
         check_ids(&[("sync_id", &request.sync_id)]);
+    /// Who else opens these doors.
+    list_other_rights(request: wire::ListOtherRightsRequest) -> wire::ListOtherRightsResponse, Read, KISI_LIMIT,
+        check_page(request.page_size);
     /// Held plans.
     list_held_plans(request: wire::GymRequest) -> wire::ListHeldPlansResponse, Read, READ_LIMIT, checked();
     /// Applies exactly the set shown under this digest.

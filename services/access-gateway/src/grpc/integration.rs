@@ -114,6 +114,13 @@ impl IntegrationService for Integration {
         Ok(Response::new(Box::pin(stream.take_until(until_shutdown))))
     }
 
+    async fn list_other_rights(
+        &self,
+        request: Request<wire::ListOtherRightsRequest>,
+    ) -> Result<Response<wire::ListOtherRightsResponse>, Status> {
+        hand_over!(self, request, list_other_rights)
+    }
+
     async fn list_held_plans(
         &self,
         request: Request<wire::GymRequest>,

@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod devices;
 pub mod history;
 pub mod integration;
+pub mod rights;
 pub mod sync;
 
 use contracts::wire;

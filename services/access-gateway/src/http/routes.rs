@@ -6,6 +6,7 @@ mod history;
 mod integration;
 pub(super) mod kisi_events;
 mod members;
+mod rights;
 mod syncs;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(super) fn api() -> OpenApiRouter<Arc<Gateway>> {
         .merge(devices::routes())
         .merge(history::routes())
         .merge(integration::routes())
+        .merge(rights::routes())
         .merge(syncs::routes())
         .merge(dead_letters::routes())
 }

@@ -28,6 +28,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("put", "integration/api-key"),
     ("get", "integration/policies"),
     ("put", "integration/policies"),
+    ("get", "integration/rights"),
     ("post", "integration/preview"),
     ("post", "integration/sync"),
     ("get", "integration/syncs/{id}"),

@@ -22,6 +22,19 @@ fn integration() -> wire::Integration {
             organization_id: Some(3),
             organization_name: "Iron".to_owned(),
             checked_at: at(1_700_000_000),
+            owner_role: "organization_administrator".to_owned(),
+            dedicated_account: true,
+            other_integrations: vec![wire::OtherIntegration {
+                id: 61,
+                r#type: "jumpcloud_user_import".to_owned(),
+                enabled: true,
+            }],
+            changes: vec![wire::KeyChange {
+                what: "owner_role".to_owned(),
+                from: "organization_owner".to_owned(),
+                to: "organization_administrator".to_owned(),
+                at: at(1_700_000_000),
+            }],
             ..Default::default()
         }),
         place_id: Some(7),
@@ -45,6 +58,16 @@ fn integration() -> wire::Integration {
         unmanaged: 2,
         last_reconciled_at: at(1_700_000_100),
         version: 1_700_000_000_000_000,
+        other_rights: Some(wire::OtherRights {
+            read_at: at(1_700_000_100),
+            teams: 1,
+            links: 2,
+            members: 1,
+            member_ids: vec!["m_7".to_owned()],
+            complete: true,
+            ..Default::default()
+        }),
+        sign_ups_needed: 3,
         ..Default::default()
     }
 }
@@ -55,6 +78,13 @@ fn integration_json() -> Value {
         "key": {
             "status": "ok", "organization_id": 3, "organization_name": "Iron",
             "checked_at": "2023-11-14T22:13:20Z", "advice": [],
+            "owner_role": "organization_administrator", "owner_is_owner": false,
+            "dedicated_account": true,
+            "other_integrations": [{"id": 61, "type": "jumpcloud_user_import", "enabled": true}],
+            "changes": [{
+                "what": "owner_role", "from": "organization_owner",
+                "to": "organization_administrator", "at": "2023-11-14T22:13:20Z",
+            }],
         },
         "place_id": 7,
         "associations": [{"plan_id": "gold", "group_id": 11}],
@@ -66,6 +96,11 @@ fn integration_json() -> Value {
         "last_reconciled_at": "2023-11-14T22:15:00Z",
         "groups": [],
         "version": 1_700_000_000_000_000_i64,
+        "other_rights": {
+            "read_at": "2023-11-14T22:15:00Z", "people": 0, "teams": 1, "guests": 0, "links": 2,
+            "staff": 0, "member_ids": ["m_7"], "members": 1, "complete": true,
+        },
+        "sign_ups_needed": 3,
     })
 }
 
@@ -201,6 +236,17 @@ async fn places_groups_and_previews_have_their_shapes() -> anyhow::Result<()> {
             digest: "d_1".to_owned(),
             grants: 3,
             seconds: 2,
+            requests: 9,
+            members_in: 3,
+            member_ids_in: vec!["m_1".to_owned()],
+            members_out: 1,
+            member_ids_out: vec!["m_2".to_owned()],
+            members_in_by_others: 1,
+            member_ids_in_by_others: vec!["m_3".to_owned()],
+            other_rights: Some(wire::OtherRights {
+                guests: 1,
+                ..Default::default()
+            }),
             ..Default::default()
         },
     );
@@ -216,7 +262,13 @@ async fn places_groups_and_previews_have_their_shapes() -> anyhow::Result<()> {
     assert_eq!(answer.body, json!({"groups": [group]}));
     let preview = json!({
         "digest": "d_1", "grants": 3, "revokes": 0, "unmanaged": 0,
-        "conflicts": [], "plans_without_group": [], "seconds": 2,
+        "conflicts": [], "plans_without_group": [], "seconds": 2, "requests": 9,
+        "members_in": 3, "member_ids_in": ["m_1"], "members_out": 1, "member_ids_out": ["m_2"],
+        "members_in_by_others": 1, "member_ids_in_by_others": ["m_3"],
+        "other_rights": {
+            "people": 0, "teams": 0, "guests": 1, "links": 0, "staff": 0, "member_ids": [],
+            "members": 0, "complete": false,
+        },
     });
     for (body, message) in [
         (None, json!({"gymId": GYM})),
@@ -238,6 +290,78 @@ async fn places_groups_and_previews_have_their_shapes() -> anyhow::Result<()> {
         let calls = upstream.calls("preview_sync");
         assert_eq!(calls.last().expect("passed on").message, message);
     }
+    world.stop().await
+}
+
+#[tokio::test]
+async fn rights_of_others_are_listed_page_by_page_and_read_anew_when_asked() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let upstream = &world.upstream;
+    let right = |holder: &str| wire::OtherRight {
+        id: 900,
+        holder: holder.to_owned(),
+        holder_id: 5,
+        target: "group".to_owned(),
+        target_id: 12,
+        groups: vec![11],
+        ..Default::default()
+    };
+    let page = wire::ListOtherRightsResponse {
+        rights: vec![
+            wire::OtherRight {
+                team_name: "Coaches".to_owned(),
+                role_id: "group_basic".to_owned(),
+                ..right("team")
+            },
+            wire::OtherRight {
+                member_id: Some("m_1".to_owned()),
+                ..right("link")
+            },
+        ],
+        next_page_token: "2".to_owned(),
+        read_at: None,
+    };
+    upstream.answer("list_other_rights", &page);
+    let staff = world.staff();
+    let shown = json!({
+        "rights": [
+            {
+                "id": 900, "holder": "team", "holder_id": 5, "team_name": "Coaches",
+                "target": "group", "target_id": 12, "role_id": "group_basic", "groups": [11],
+            },
+            {
+                "id": 900, "holder": "link", "holder_id": 5, "member_id": "m_1",
+                "target": "group", "target_id": 12, "groups": [11],
+            },
+        ],
+        "next_page_token": "2",
+    });
+    for (query, message) in [
+        ("", json!({"gymId": GYM})),
+        (
+            "?refresh=true&page_size=2&page_token=1",
+            json!({"gymId": GYM, "refresh": true, "pageSize": 2, "pageToken": "1"}),
+        ),
+    ] {
+        let path = format!("/{GYM}/integration/rights{query}");
+        let answer = world.get(&staff, &path).await;
+        assert_eq!((answer.status.as_u16(), &answer.body), (200, &shown));
+        let calls = upstream.calls("list_other_rights");
+        assert_eq!(calls.last().expect("passed on").message, message);
+    }
+    for (query, field) in [
+        ("?refresh=yes", "refresh"),
+        ("?page_size=0", "page_size"),
+        ("?page_size=1001", "page_size"),
+    ] {
+        let path = format!("/{GYM}/integration/rights{query}");
+        let answer = world.get(&staff, &path).await;
+        assert_eq!(answer.status, 400, "{query}");
+        assert_eq!(answer.fields(), [field], "{query}");
+    }
+    let without = world.tokens.staff(GYM, "u_1", "configure");
+    let path = format!("/{GYM}/integration/rights");
+    assert_eq!(world.get(&without, &path).await.status, 403);
     world.stop().await
 }
 

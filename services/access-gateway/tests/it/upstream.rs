@@ -150,6 +150,7 @@ scripted! {
     start_sync(integration::StartSyncRequest) -> integration::Sync;
     get_sync(integration::GetSyncRequest) -> integration::Sync;
     sync_member(integration::SyncMemberRequest) -> integration::SyncMemberResponse;
+    list_other_rights(integration::ListOtherRightsRequest) -> integration::ListOtherRightsResponse;
     list_held_plans(integration::GymRequest) -> integration::ListHeldPlansResponse;
     approve_plan(integration::DecidePlanRequest) -> integration::HeldPlan;
     discard_plan(integration::DecidePlanRequest) -> integration::HeldPlan;

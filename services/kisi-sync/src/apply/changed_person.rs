@@ -67,6 +67,7 @@ impl Engine {
         member.kisi_user_ours = false;
         member.looked = false;
         member.person_digest = None;
+        member.sign_up_needed = false;
         member.opened_by_others = "[]".to_owned();
         attempt.changes.push(Change::Person);
         if attempt.snapshot.wanted(self.shared.now())?.is_empty() {

@@ -3,6 +3,8 @@
 //! A user is ours when its metadata says so, which only we write. A duplicate answer is expected
 //! and settled by searching again, and so is a lost one.
 
+use std::time::Duration;
+
 use kisi_client::model::{Metadata, NewUser, User, UserPatch};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -14,6 +16,14 @@ use crate::directory::Person;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::store::members;
+
+/// The pauses between Kisi's word that somebody is there and the searches for them.
+const SEARCHED_AGAIN_AFTER: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
 
 const METADATA: &str = "gymflow_member_id";
 
@@ -59,7 +69,8 @@ impl Engine {
         }
         let mut metadata = Metadata::new();
         metadata.insert(metadata_key(&self.gym), member.clone().into());
-        let new = if attempt.snapshot.integration.user_mode == "regular" {
+        let is_regular = attempt.snapshot.integration.user_mode == "regular";
+        let new = if is_regular {
             NewUser::regular(person.email.clone(), person.name, metadata)
         } else {
             NewUser::managed(person.email.clone(), person.name, metadata)
@@ -74,6 +85,7 @@ impl Engine {
                 let held = &mut attempt.snapshot.member;
                 held.kisi_user_id = Some(user.id);
                 held.kisi_user_ours = true;
+                held.sign_up_needed = is_regular && !user.has_signed_up();
                 // Nobody can have given rights to a person who did not exist.
                 held.looked = true;
                 held.conflict = None;
@@ -82,10 +94,17 @@ impl Engine {
             }
             Err(KisiError::RateLimited { .. }) => Ok(()),
             Err(error) if error.is_already_exists() => {
-                match self.search(attempt, lane, &person.email).await? {
-                    Some(user) => self.take_user(attempt, lane, user).await,
-                    None => Err(Trouble::of(error)),
+                // Who is there already may not be found for a moment.
+                for pause in SEARCHED_AGAIN_AFTER {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.stop.cancelled() => return Err(Trouble::NotOwner),
+                    }
+                    if let Some(user) = self.search(attempt, lane, &person.email).await? {
+                        return self.take_user(attempt, lane, user).await;
+                    }
                 }
+                Err(Trouble::of(error))
             }
             Err(error) => {
                 if error.is_outcome_unknown() {
@@ -133,6 +152,12 @@ impl Engine {
             return self.conflict(attempt, format!("same_email:{}", twin.member_id));
         }
         let key = metadata_key(&self.gym);
+        let named = user.metadata.get(&key).and_then(|id| id.as_str());
+        if let Some(twin) = named.filter(|named| *named != member)
+            && self.is_being_placed(twin, user.id).await?
+        {
+            return self.conflict(attempt, format!("same_email:{twin}"));
+        }
         let ours = is_ours(&user);
         if self.would_mark(&user, &member) {
             // Made by us for another gym of the organization: one id per gym.
@@ -148,9 +173,11 @@ impl Engine {
             let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["metadata"]);
             attempt.did(entry.object(user.id), self.shared.now());
         }
+        let is_regular = attempt.snapshot.integration.user_mode == "regular";
         let held = &mut attempt.snapshot.member;
         held.kisi_user_id = Some(user.id);
         held.kisi_user_ours = ours;
+        held.sign_up_needed = is_regular && !user.has_signed_up();
         held.looked = false;
         held.conflict = None;
         attempt.changes.push(Change::Person);
@@ -163,10 +190,20 @@ impl Engine {
         is_ours(user) && marked.and_then(|id| id.as_str()) != Some(member)
     }
 
+    /// Whether the user was made a moment ago for another member of the gym, who has the same e-mail and
+    /// whose answer is not written down yet.
+    async fn is_being_placed(&self, member: &str, user: i64) -> Result<bool, Trouble> {
+        let held = members::find(&self.shared.db, &self.gym, member).await?;
+        Ok(held.is_some_and(|held| {
+            !held.erased && held.kisi_user_id.is_none_or(|placed| placed == user)
+        }))
+    }
+
     /// A matter for a person: told, shown, and not tried again before something changes.
     pub(crate) fn conflict(&self, attempt: &mut Attempt, what: String) -> Result<(), Trouble> {
         attempt.snapshot.member.conflict = Some(what);
         attempt.snapshot.member.kisi_user_id = None;
+        attempt.snapshot.member.sign_up_needed = false;
         attempt.changes.push(Change::Person);
         Err(CONFLICT)
     }

@@ -21,6 +21,8 @@ pub struct View {
     pub integration: integrations::Model,
     pub members: Vec<members::Model>,
     pub rows: Vec<applied_grants::Model>,
+    /// When the tables were read.
+    pub read_at: i64,
     /// Assignments of other gyms in the same organization.
     elsewhere: BTreeSet<i64>,
     /// The gym's counts, where it is worked on here.
@@ -48,6 +50,7 @@ impl View {
             integration,
             members,
             rows,
+            read_at: shared.now(),
             elsewhere: elsewhere.into_iter().flatten().collect(),
             brake: shared.workers.brake(&gym),
         })

@@ -61,6 +61,7 @@ impl Setup {
             return Err(refusal::missing_step("no place is selected (SelectPlace)"));
         }
         let set = Self::parse(associations)?;
+        let digest = self.confirmed(gym, digest).await?;
         let kisi = self.kisi(&row)?;
         self.require_groups(&kisi, &set).await?;
         let text = serde_json::to_string(&set).map_err(|error| refusal::internal(&error))?;

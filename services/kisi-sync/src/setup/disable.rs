@@ -1,6 +1,6 @@
 //! The end of an integration: what Kisi holds is kept, or taken back first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::integration::v1 as api;
 use tonic::Status;
@@ -25,8 +25,10 @@ impl Setup {
         match access {
             "keep" => {}
             "revoke" => {
-                let expected = self.preview(gym, Some(&[])).await?.digest;
-                if digest.as_deref() != Some(expected.as_str()) {
+                let digest = self.confirmed(gym, digest).await?;
+                let kisi = self.kisi(&row)?;
+                let planned = self.plan_of(row.clone(), &kisi, &BTreeMap::new()).await?;
+                if digest != Some(planned.plan.digest()) {
                     return Err(refusal::missing_step(
                         "revoking is confirmed by the digest of a preview without associations (PreviewSync)",
                     ));

@@ -39,8 +39,11 @@ impl Setup {
         row.doors_looked_at = None;
         row.version += 1;
         row.changed_at = now;
-        self.take_key(&mut row, &secret, key)?;
+        self.take_key(&mut row, &secret, &key)?;
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        key_check::keep_saved(&txn, gym, None, &key, now)
+            .await
+            .map_err(refusal::store)?;
         let message = state::changed(&row).map_err(refusal::store)?;
         let active = row.into_active_model().reset_all();
         let done = match held {
@@ -81,7 +84,7 @@ impl Setup {
         &self,
         row: &mut integrations::Model,
         secret: &SecretString,
-        key: CheckedKey,
+        key: &CheckedKey,
     ) -> Result<(), Status> {
         let gym = row.gym_id.clone();
         let sealed = self
@@ -95,7 +98,7 @@ impl Setup {
         row.key_status = "ok".to_owned();
         row.key_checked_at = Some(self.shared.now());
         row.organization_id = Some(key.organization);
-        row.organization_name = key.organization_name;
+        row.organization_name.clone_from(&key.organization_name);
         row.owner_user_id = Some(key.owner);
         row.owner_is_owner = key.owner_is_owner;
         row.lease_key = Leases::key_of_user(key.owner);
@@ -107,6 +110,8 @@ impl Setup {
         let nobody = members::ActiveModel {
             kisi_user_id: ActiveValue::Set(None),
             kisi_user_ours: ActiveValue::Set(false),
+            sign_up_needed: ActiveValue::Set(false),
+            opened_elsewhere: ActiveValue::Set(None),
             looked: ActiveValue::Set(false),
             opened_by_others: ActiveValue::Set("[]".to_owned()),
             conflict: ActiveValue::Set(None),
@@ -140,7 +145,11 @@ impl Setup {
             self.forget_people(gym).await?;
         }
         let mut new = held.clone();
-        self.take_key(&mut new, &secret, key)?;
+        self.take_key(&mut new, &secret, &key)?;
+        let now = self.shared.now();
+        key_check::keep_saved(&self.shared.db, gym, Some(&held), &key, now)
+            .await
+            .map_err(refusal::store)?;
         self.changed(gym, |row| {
             let (version, associations) = (row.version, row.associations.clone());
             let (attention, groups) = (row.attention.clone(), row.groups.clone());

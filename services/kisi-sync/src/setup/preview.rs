@@ -1,19 +1,29 @@
-//! What a sync would do, as numbers and a digest to confirm it by. Writes nothing to Kisi.
+//! What a sync would do, and who is there already, with a digest to confirm it by. Writes nothing to
+//! Kisi.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use access_domain::plan::Step;
 use contracts::integration::v1 as api;
-use kisi_client::Lane;
+use kisi_client::{HttpKisi, Lane};
+use sha2::{Digest, Sha256};
 use tonic::Status;
 
-use super::Setup;
-use super::show::{conflicts, plans_without_group};
+use super::{Setup, estimate, previewed::Previewed};
+use crate::observe::Observed;
 use crate::reconcile::View;
 use crate::refusal;
+use crate::rights::{self, People};
+use crate::store::{integrations, previews};
 
-/// Requests that a member who is new at Kisi takes: find, make, grant.
-const REQUESTS_OF_A_NEW_MEMBER: u64 = 3;
+/// Between two sends, in units of 1 ÷ rate: the middle of what the pacer keeps.
+const SPACING: f64 = 1.075;
+
+/// A plan as it is now, and what it was made from.
+pub(super) struct Planned {
+    pub view: View,
+    pub observed: Observed,
+    pub plan: access_domain::plan::Plan,
+}
 
 impl Setup {
     pub async fn preview(
@@ -22,61 +32,100 @@ impl Setup {
         associations: Option<&[api::Association]>,
     ) -> Result<api::Preview, Status> {
         let row = self.enabled(gym).await?;
+        let held = row.associations().map_err(refusal::store)?;
         let set = match associations {
             Some(set) => Self::parse(set)?,
-            None => row.associations().map_err(refusal::store)?,
+            None => held.clone(),
         };
         let kisi = self.kisi(&row)?;
         if associations.is_some() {
             self.require_groups(&kisi, &set).await?;
         }
+        let people = People::ask(&self.shared, gym).await;
+        let people = people.map_err(refusal::rights)?;
+        let groups = set.values().chain(held.values()).copied().collect();
+        let shared = &self.shared;
+        let reading = rights::refresh(shared, &kisi, Lane::SetUp, &row, &groups, &people)
+            .await
+            .map_err(refusal::rights)?;
+        let planned = self.plan_of(row, &kisi, &set).await?;
+        let shown = Previewed::new(&planned, &set, &reading, &people);
+        let shown = shown.map_err(refusal::store)?;
+        let requests = estimate::requests(&planned, &shown, &set, shared.events_url.is_some());
+        let seconds = (requests as f64 * SPACING / shared.pacers.rate()).ceil();
+        let mut preview = shown.into_preview().map_err(refusal::store)?;
+        preview.requests = requests;
+        preview.seconds = seconds as i64;
+        let plan = planned.plan.digest();
+        preview.digest = digest(gym, &plan, &preview)?;
+        self.keep(gym, &preview.digest, plan).await?;
+        Ok(preview)
+    }
+
+    /// What a pass would find with these associations, by the same path.
+    pub(super) async fn plan_of(
+        &self,
+        row: integrations::Model,
+        kisi: &HttpKisi,
+        set: &BTreeMap<String, i64>,
+    ) -> Result<Planned, Status> {
         let now = self.shared.now();
         let view = View::read(&self.shared, row)
             .await
             .map_err(refusal::store)?;
-        let mut groups: BTreeSet<i64> = set.values().copied().collect();
-        groups.extend(view.rows.iter().map(|row| row.group_id));
+        let rows = view.rows.iter().map(|row| row.group_id);
+        let groups = set.values().copied().chain(rows).collect();
         let observed = view
-            .observe_groups(&kisi, Lane::SetUp, &groups, now)
+            .observe_groups(kisi, Lane::SetUp, &groups, now)
             .await
             .map_err(refusal::reconcile)?;
         let plan = view
             .plan(&observed, set.clone(), now)
             .map_err(refusal::store)?;
-        let mut grants = 0_u64;
-        let mut revokes = 0_u64;
-        let mut requests = 0_u64;
-        for step in &plan.steps {
-            match step {
-                Step::Grant { member, .. } => {
-                    grants += 1;
-                    let known = view.members.iter().any(|held| {
-                        held.member_id == member.as_str() && held.kisi_user_id.is_some()
-                    });
-                    requests += if known { 1 } else { REQUESTS_OF_A_NEW_MEMBER };
-                }
-                Step::Revoke { .. } => {
-                    revokes += 1;
-                    requests += 1;
-                }
-                step if step.writes() => requests += 1,
-                _ => {}
-            }
-        }
-        let seconds = (requests as f64 / self.shared.pacers.rate()).ceil() as i64;
-        Ok(api::Preview {
-            digest: plan.digest(),
-            grants: signed(grants),
-            revokes: signed(revokes),
-            unmanaged: signed(observed.unmanaged.len() as u64),
-            conflicts: conflicts(&view.members),
-            plans_without_group: plans_without_group(&view.members, &set)
-                .map_err(refusal::store)?,
-            seconds,
+        Ok(Planned {
+            view,
+            observed,
+            plan,
+        })
+    }
+
+    async fn keep(&self, gym: &str, digest: &str, plan_digest: String) -> Result<(), Status> {
+        let row = previews::Model {
+            digest: digest.to_owned(),
+            gym_id: gym.to_owned(),
+            plan_digest,
+            shown_at: self.shared.now(),
+        };
+        previews::put(&self.shared.db, row)
+            .await
+            .map_err(refusal::store)
+    }
+
+    /// The plan that staff confirm by the digest of what they were shown.
+    pub(super) async fn confirmed(
+        &self,
+        gym: &str,
+        digest: Option<String>,
+    ) -> Result<Option<String>, Status> {
+        let Some(digest) = digest.filter(|digest| !digest.is_empty()) else {
+            return Ok(None);
+        };
+        let plan = previews::find_plan(&self.shared.db, gym, &digest)
+            .await
+            .map_err(refusal::store)?;
+        plan.map(Some).ok_or_else(|| {
+            Status::aborted("digest: no such preview was shown in the last two days; preview again")
         })
     }
 }
 
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
+/// Of everything that is shown but the instant at which the rights of others were read.
+fn digest(gym: &str, plan: &str, preview: &api::Preview) -> Result<String, Status> {
+    let mut shown = preview.clone();
+    if let Some(rights) = &mut shown.other_rights {
+        rights.read_at = None;
+    }
+    let shown = serde_json::to_string(&shown).map_err(|error| refusal::internal(&error))?;
+    let text = format!("{gym}\n{plan}\n{shown}");
+    Ok(hex::encode(Sha256::digest(text.as_bytes())))
 }

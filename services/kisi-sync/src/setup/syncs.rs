@@ -46,6 +46,7 @@ impl Setup {
                 "the Kisi key does not work any more: save another one (RotateApiKey)",
             ));
         }
+        let digest = self.confirmed(gym, digest).await?;
         let activation = if row.activated { "staff" } else { "first" };
         if !row.activated {
             self.changed(gym, |row| {

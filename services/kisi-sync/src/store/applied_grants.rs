@@ -174,6 +174,23 @@ pub async fn of_gym<C: ConnectionTrait>(
     }
 }
 
+/// The assignments of every gym in an organization.
+pub async fn assignments<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+) -> Result<BTreeSet<i64>, DbErr> {
+    use sea_orm::QuerySelect;
+    let ids: Vec<i64> = Entity::find()
+        .select_only()
+        .column(Column::AssignmentId)
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::AssignmentId.is_not_null())
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().collect())
+}
+
 /// How many rows hold the same assignment: more than one where two gyms share it.
 pub async fn holders<C: ConnectionTrait>(
     db: &C,

@@ -58,6 +58,8 @@ pub struct Model {
     /// Of the name and e-mail that Kisi has, by [`digest_of_person`]; [`CHANGED`] when they are not
     /// the member's any more.
     pub person_digest: Option<String>,
+    /// A regular user who was not seen to have signed up with Kisi yet.
+    pub sign_up_needed: bool,
     /// A user of ours whom a changed e-mail left behind, until it is gone at Kisi.
     pub former_user_id: Option<i64>,
     /// The user's rights were looked at since the user is known.
@@ -65,7 +67,11 @@ pub struct Model {
     /// JSON list of groups that others opened for this person.
     #[sea_orm(column_type = "Text")]
     pub opened_by_others: String,
-    /// The same as the last answer told it; none is told as an empty list.
+    /// JSON list of groups of whose doors others open some for this person by another way, as last
+    /// read; none is as an empty list.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub opened_elsewhere: Option<String>,
+    /// What the last answer told besides the member's rights, as [`Model::told`] gives it.
     #[sea_orm(column_type = "Text", nullable)]
     pub others_told: Option<String>,
     /// `kisi_staff`, or the member who has the same e-mail.
@@ -168,9 +174,11 @@ impl Model {
             kisi_user_id: None,
             kisi_user_ours: false,
             person_digest: None,
+            sign_up_needed: false,
             former_user_id: None,
             looked: false,
             opened_by_others: "[]".to_owned(),
+            opened_elsewhere: None,
             others_told: None,
             conflict: None,
             held_by: None,
@@ -200,9 +208,25 @@ impl Model {
             })
     }
 
-    /// What others opened is not what was told of it.
+    /// What an answer tells besides the member's rights.
+    pub fn told(&self) -> String {
+        let sign_up = if self.sign_up_needed { " sign_up" } else { "" };
+        let elsewhere = self
+            .opened_elsewhere
+            .as_deref()
+            .filter(|text| *text != "[]");
+        let elsewhere = elsewhere.map_or_else(String::new, |text| format!(" elsewhere {text}"));
+        format!("{}{sign_up}{elsewhere}", self.opened_by_others)
+    }
+
+    /// What others opened, or what Kisi asks of the person, is not what was told of it.
     pub fn others_changed(&self) -> bool {
-        self.others_told.as_deref().unwrap_or("[]") != self.opened_by_others
+        self.others_told.as_deref().unwrap_or("[]") != self.told()
+    }
+
+    pub fn opened_elsewhere(&self) -> Result<Vec<i64>, DbErr> {
+        serde_json::from_str(self.opened_elsewhere.as_deref().unwrap_or("[]"))
+            .map_err(|_| super::senseless("members", "opened_elsewhere", &self.member_id))
     }
 
     pub fn opened_by_others(&self) -> Result<Vec<i64>, DbErr> {
@@ -265,6 +289,33 @@ pub async fn find_by_kisi_user<C: ConnectionTrait>(
         .filter(Column::KisiUserId.eq(user))
         .into_tuple()
         .one(db)
+        .await
+}
+
+/// These persons have signed up with Kisi.
+pub async fn signed_up<C: ConnectionTrait>(db: &C, gym: &str, users: &[i64]) -> Result<(), DbErr> {
+    for part in users.chunks(500) {
+        Entity::update_many()
+            .col_expr(Column::SignUpNeeded, Expr::value(false))
+            .filter(Column::GymId.eq(gym))
+            .filter(Column::KisiUserId.is_in(part.iter().copied()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The Kisi users of a gym who were not seen to have signed up.
+pub async fn list_to_sign_up<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<i64>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::KisiUserId)
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::SignUpNeeded.eq(true))
+        .filter(Column::KisiUserId.is_not_null())
+        .order_by_asc(Column::KisiUserId)
+        .into_tuple()
+        .all(db)
         .await
 }
 
@@ -349,9 +400,11 @@ model_in_places!(Model {
     kisi_user_id,
     kisi_user_ours,
     person_digest,
+    sign_up_needed,
     former_user_id,
     looked,
     opened_by_others,
+    opened_elsewhere,
     others_told,
     conflict,
     held_by,

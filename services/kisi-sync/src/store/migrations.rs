@@ -7,9 +7,12 @@ use sea_orm_migration::schema::{
 
 mod audit;
 mod devices;
+mod key_checks;
 mod kisi_events;
 mod people;
 mod replicas;
+mod rights;
+mod sign_up;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -28,6 +31,9 @@ impl MigratorTrait for Migrator {
             Box::new(people::People),
             Box::new(replicas::Replicas),
             Box::new(waiting::Waiting),
+            Box::new(key_checks::KeyChecks),
+            Box::new(sign_up::SignUp),
+            Box::new(rights::Rights),
         ]
     }
 

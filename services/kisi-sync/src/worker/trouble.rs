@@ -9,7 +9,7 @@ use crate::error::Trouble;
 use crate::integration_state as state;
 use crate::record::Outcome;
 use crate::shared::Shared;
-use crate::store::{applied_grants, members};
+use crate::store::{applied_grants, integrations, key_checks, members};
 
 /// Shorter outages are Kisi's ordinary life.
 const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
@@ -141,6 +141,9 @@ pub async fn key_died(shared: &Shared, gym: &str, rights: bool) -> Result<(), Db
         )
     };
     let txn = shared.db.begin().await?;
+    let held = integrations::find(&txn, gym).await?;
+    let before = held.map_or_else(String::new, |row| row.key_status);
+    key_checks::note_status(&txn, gym, &before, status, now).await?;
     state::change(&txn, gym, now, |row| {
         row.key_status = status.to_owned();
         row.key_checked_at = Some(now);

@@ -390,6 +390,21 @@ impl Running {
         self.ended(&sync.sync_id).await
     }
 
+    /// What a sync would do with these associations, or with those that are held.
+    pub async fn preview(&mut self, associations: Option<&[(&str, i64)]>) -> api::Preview {
+        let request = api::PreviewSyncRequest {
+            gym_id: GYM.to_owned(),
+            associations: associations.map(|associations| api::AssociationSet {
+                associations: set(associations),
+            }),
+        };
+        self.client
+            .preview_sync(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
     pub async fn ended(&mut self, sync_id: &str) -> api::Sync {
         let request = api::GetSyncRequest {
             gym_id: GYM.to_owned(),

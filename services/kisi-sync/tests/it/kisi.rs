@@ -13,6 +13,11 @@ pub const OTHER_GROUP: i64 = 11;
 /// Another place's group, which is not offered.
 pub const ELSEWHERE: i64 = 12;
 
+/// A group of the organization without a door of the place.
+pub const GATE_ONLY: i64 = 13;
+/// The organization.
+pub const ORGANIZATION: i64 = 3289;
+
 const KEY: &str = "owner-key-00000000000000000000000001";
 const SECOND_KEY: &str = "second-key-0000000000000000000000002";
 
@@ -203,6 +208,22 @@ impl Kisi {
         made.unwrap().id
     }
 
+    /// What people do in Kisi's own pages, as the simulator's control side names it.
+    pub async fn by_hand(&self, change: Value) -> Value {
+        self.control("hands", &change).await
+    }
+
+    /// The door of [`GROUP`] is in this group too.
+    pub fn share_front_door(&self, group: i64) {
+        let mut state = self.simulator.shared().lock();
+        let held = state.world.group_locks.values();
+        let mut held = held.filter(|held| held.group_id == GROUP).cloned();
+        let mut link = held.next().unwrap();
+        link.id = state.world.next_id();
+        link.group_id = group;
+        state.world.group_locks.insert(link.id, link);
+    }
+
     pub async fn remove_by_hand(&self, assignment: i64) {
         let change = json!({ "action": "remove_assignment", "assignment_id": assignment });
         self.control("hands", &change).await;
@@ -267,6 +288,7 @@ impl Kisi {
     /// The next `count` such requests fail.
     pub async fn fail(&self, method: &str, route: &str, count: u64, fault: Fault) {
         let kind = match fault {
+            Fault::Status(403) => FaultKind::Forbidden,
             Fault::Status(429) => FaultKind::TooMany,
             Fault::Status(_) => FaultKind::Internal,
             Fault::Hang => FaultKind::Hang,
@@ -294,7 +316,7 @@ impl Kisi {
 
 fn seed() -> Value {
     json!({ "organizations": [{
-        "id": 3289,
+        "id": ORGANIZATION,
         "name": "Iron House",
         "owner": { "email": "owner@example.com", "name": "Olive Owner", "api_key": KEY },
         "users": [
@@ -318,7 +340,7 @@ fn seed() -> Value {
         ],
         "groups": [
             { "id": OTHER_GROUP, "name": "Classes", "locks": ["Studio"] },
-            { "id": 13, "name": "Gate only", "locks": ["Gate"] },
+            { "id": GATE_ONLY, "name": "Gate only", "locks": ["Gate"] },
         ],
     }] })
 }

@@ -155,7 +155,8 @@ async fn our_own_changes_come_back_and_cost_no_request() {
     }
     inlet.has_passed("role_assignment.destroy", 2).await;
     inlet.has_passed("role_assignment.create", 2).await;
-    assert_eq!(stage.kisi.requests().await.len(), 4);
+    let requests = stage.kisi.requests().await;
+    assert_eq!(requests.len(), 4, "{requests:?}");
     // Nor does the change after them.
     stage.directory.decide(GYM, "m1", 6, &[]).await;
     stage.answer("m1", |answer| answer.version == 6).await;

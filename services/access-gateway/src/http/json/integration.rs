@@ -4,6 +4,7 @@ use contracts::integration::v1 as wire;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::rights::OtherRightsBody;
 use super::{instant, list};
 use crate::gateway::PolicyChange;
 
@@ -43,6 +44,11 @@ pub struct IntegrationBody {
     pub groups: Vec<GroupDoorsBody>,
     /// Grows with each change.
     pub version: i64,
+    /// Who else opens these doors; absent before Kisi was first asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_rights: Option<OtherRightsBody>,
+    /// Regular users who were not seen to have signed up with Kisi yet.
+    pub sign_ups_needed: i64,
 }
 
 impl From<wire::Integration> for IntegrationBody {
@@ -61,6 +67,8 @@ impl From<wire::Integration> for IntegrationBody {
             next_reconcile_at: instant(integration.next_reconcile_at),
             groups: list(integration.groups),
             version: integration.version,
+            other_rights: integration.other_rights.map(Into::into),
+            sign_ups_needed: integration.sign_ups_needed,
         }
     }
 }
@@ -85,6 +93,66 @@ pub struct KeyBody {
     pub checked_at: Option<String>,
     /// Advice, such as a dedicated Kisi account.
     pub advice: Vec<String>,
+    /// The owner's widest role in Kisi, such as `organization_owner`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub owner_role: String,
+    /// The owner may do everything in the organization.
+    pub owner_is_owner: bool,
+    /// Nobody signs in as the key's owner, and no other key is hers.
+    pub dedicated_account: bool,
+    /// Other integrations in the organization.
+    pub other_integrations: Vec<OtherIntegrationBody>,
+    /// What checks found changed, newest first, each change once; at most 20.
+    pub changes: Vec<KeyChangeBody>,
+}
+
+/// An integration in the key's organization that others set up.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OtherIntegrationBody {
+    /// Kisi's id.
+    pub id: i64,
+    /// Kisi's word, such as `active_directory_user_import`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it is switched on.
+    pub enabled: bool,
+}
+
+impl From<wire::OtherIntegration> for OtherIntegrationBody {
+    fn from(other: wire::OtherIntegration) -> Self {
+        Self {
+            id: other.id,
+            kind: other.r#type,
+            enabled: other.enabled,
+        }
+    }
+}
+
+/// Something about the key that changed between two checks.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyChangeBody {
+    /// `status`, `owner`, `owner_role`, `organization`, `dedicated_account`, `integration_added` or
+    /// `integration_removed`.
+    pub what: String,
+    /// Empty where there was nothing.
+    pub from: String,
+    /// Empty where there is nothing any more.
+    pub to: String,
+    /// Of the check that found it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub at: Option<String>,
+}
+
+impl From<wire::KeyChange> for KeyChangeBody {
+    fn from(change: wire::KeyChange) -> Self {
+        Self {
+            what: change.what,
+            from: change.from,
+            to: change.to,
+            at: instant(change.at),
+        }
+    }
 }
 
 impl From<wire::KeyHealth> for KeyBody {
@@ -96,6 +164,11 @@ impl From<wire::KeyHealth> for KeyBody {
             owner_user_id: key.owner_user_id,
             checked_at: instant(key.checked_at),
             advice: key.advice,
+            owner_role: key.owner_role,
+            owner_is_owner: key.owner_is_owner,
+            dedicated_account: key.dedicated_account,
+            other_integrations: list(key.other_integrations),
+            changes: list(key.changes),
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::integration::{AssociationBody, ConflictBody, PlanWithoutGroupBody};
+use super::rights::OtherRightsBody;
 use super::{instant, list};
 
 /// What to preview.
@@ -17,7 +18,7 @@ pub struct PreviewRequestBody {
 /// What a sync would do.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PreviewBody {
-    /// Confirms exactly this plan.
+    /// Confirms exactly what is shown here.
     pub digest: String,
     /// Rights to be given.
     pub grants: i64,
@@ -29,8 +30,25 @@ pub struct PreviewBody {
     pub conflicts: Vec<ConflictBody>,
     /// Plans that members hold and no group opens.
     pub plans_without_group: Vec<PlanWithoutGroupBody>,
-    /// How long it would take, at the pace kept.
+    /// How long it would take, at the pace kept: pages to be read, and writes.
     pub seconds: i64,
+    /// Members who get a right, at most 1000.
+    pub member_ids_in: Vec<String>,
+    /// How many they are.
+    pub members_in: i64,
+    /// Members who lose a right and get none instead, at most 1000.
+    pub member_ids_out: Vec<String>,
+    /// How many they are.
+    pub members_out: i64,
+    /// Members for whom others open these doors already, at most 1000.
+    pub member_ids_in_by_others: Vec<String>,
+    /// How many they are.
+    pub members_in_by_others: i64,
+    /// Everybody and everything else that opens these doors by other hands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_rights: Option<OtherRightsBody>,
+    /// Requests to Kisi that it takes.
+    pub requests: i64,
 }
 
 impl From<wire::Preview> for PreviewBody {
@@ -43,6 +61,14 @@ impl From<wire::Preview> for PreviewBody {
             conflicts: list(preview.conflicts),
             plans_without_group: list(preview.plans_without_group),
             seconds: preview.seconds,
+            member_ids_in: preview.member_ids_in,
+            members_in: preview.members_in,
+            member_ids_out: preview.member_ids_out,
+            members_out: preview.members_out,
+            member_ids_in_by_others: preview.member_ids_in_by_others,
+            members_in_by_others: preview.members_in_by_others,
+            other_rights: preview.other_rights.map(Into::into),
+            requests: preview.requests,
         }
     }
 }

@@ -1,0 +1,153 @@
+//! The key: looked at when it is saved and with each reconcile, and every change of it shown once.
+
+use contracts::integration::v1 as api;
+use serde_json::json;
+
+use crate::harness::{GYM, On, Running, Stage};
+use crate::kisi::ORGANIZATION;
+
+async fn key(replica: &mut Running) -> api::KeyHealth {
+    replica.integration().await.key.unwrap()
+}
+
+/// What changed, oldest first: `what: from -> to`.
+fn changes(key: &api::KeyHealth) -> Vec<String> {
+    let changes = key.changes.iter().rev();
+    changes
+        .map(|change| format!("{}: {} -> {}", change.what, change.from, change.to))
+        .collect()
+}
+
+async fn add_integration(stage: &Stage, kind: &str) -> i64 {
+    let change = json!({
+        "action": "add_integration", "organization_id": ORGANIZATION, "kind": kind,
+        "name": "People of ours",
+    });
+    stage.kisi.by_hand(change).await["integration_id"]
+        .as_i64()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_key_is_shown_with_its_owner_s_role_and_what_else_works_there() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    let import = add_integration(&stage, "jumpcloud_user_import").await;
+    replica.enable(&stage.kisi.api_key()).await.unwrap();
+    let saved = key(&mut replica).await;
+    assert_eq!(saved.status, "ok");
+    assert_eq!(saved.organization_id, Some(ORGANIZATION));
+    assert_eq!(saved.owner_role, "organization_owner");
+    assert!(saved.owner_is_owner && !saved.dedicated_account);
+    let others: Vec<(i64, &str, bool)> = saved
+        .other_integrations
+        .iter()
+        .map(|other| (other.id, other.r#type.as_str(), other.enabled))
+        .collect();
+    assert_eq!(others, [(import, "jumpcloud_user_import", true)]);
+    let advises = |word: &str| saved.advice.iter().any(|advice| advice.contains(word));
+    assert!(advises("account of its own") && advises("Other integrations"));
+    assert_eq!(changes(&saved), [""; 0]);
+
+    // An account that is only ours, and not the owner's: it may lose its rights.
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: stage.kisi.second_key(),
+    };
+    let rotated = replica.client.rotate_api_key(request).await.unwrap();
+    let rotated = rotated.into_inner().key.unwrap();
+    assert!(rotated.dedicated_account && !rotated.owner_is_owner);
+    let advises = |word: &str| rotated.advice.iter().any(|advice| advice.contains(word));
+    assert!(advises("administrator rights") && !advises("account of its own"));
+    let owners = [saved.owner_user_id, rotated.owner_user_id].map(Option::unwrap);
+    assert_eq!(
+        changes(&rotated),
+        [
+            format!("owner: {} -> {}", owners[0], owners[1]),
+            "owner_role: organization_owner -> organization_administrator".to_owned(),
+            "dedicated_account: false -> true".to_owned(),
+        ]
+    );
+    replica.stop().await;
+}
+
+async fn changes_of_the_key_show_once(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let before = key(&mut replica).await;
+    assert_eq!(
+        changes(&before),
+        [""; 0],
+        "what a first look finds is no change"
+    );
+    let import = add_integration(&stage, "active_directory_user_import").await;
+    for _ in 0..2 {
+        assert!(replica.sync().await.in_sync);
+        let found = key(&mut replica).await;
+        let added = format!("integration_added:  -> active_directory_user_import {import}");
+        assert_eq!(changes(&found), [added]);
+        let seconds = |key: &api::KeyHealth| key.checked_at.as_ref().map(|at| at.seconds);
+        assert!(seconds(&found) >= seconds(&before));
+    }
+
+    // A key that dies needs attention, and its work waits for another one.
+    let other = stage.kisi.revoke_key().await;
+    assert_eq!(replica.sync().await.state, "failed");
+    let dead = replica.integration().await;
+    assert_eq!(dead.state, "needs_attention");
+    let what: Vec<&str> = dead.attention.iter().map(|m| m.what.as_str()).collect();
+    assert_eq!(what, ["key_invalid"]);
+    let dead = dead.key.unwrap();
+    assert_eq!(dead.status, "invalid");
+    assert_eq!(changes(&dead)[1..], ["status: ok -> invalid"]);
+    assert!(dead.advice.is_empty());
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: other,
+    };
+    replica.client.rotate_api_key(request).await.unwrap();
+    let back = replica.integration().await;
+    assert_ne!(back.state, "needs_attention");
+    let back = changes(&back.key.unwrap());
+    assert_eq!(back[2], "status: invalid -> ok");
+    assert_eq!(
+        back[4],
+        "owner_role: organization_owner -> organization_administrator"
+    );
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_key_show_once_on_sqlite() {
+    changes_of_the_key_show_once(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_key_show_once_on_postgres() {
+    changes_of_the_key_show_once(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_owner_lost_her_rights_closes_no_door_and_needs_attention() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| settings.demoted_owner = 403);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    let owner = key(&mut replica).await.owner_user_id.unwrap();
+    stage
+        .kisi
+        .by_hand(json!({ "action": "demote", "user_id": owner }))
+        .await;
+    stage.kisi.forget_requests().await;
+    assert_eq!(replica.sync().await.state, "failed");
+    // The first request finds it: no list was read, and nothing was changed.
+    assert_eq!(stage.kisi.requests().await, ["GET /role_assignments"]);
+    assert_eq!(stage.kisi.group_rows(crate::kisi::GROUP).await.len(), 3);
+    let shown = replica.integration().await;
+    assert_eq!(shown.state, "needs_attention");
+    assert_eq!(shown.attention[0].what, "key_rights");
+    assert_eq!(shown.attention[0].who, "staff");
+    assert_eq!(shown.key.unwrap().status, "insufficient");
+    replica.stop().await;
+}
