@@ -2,23 +2,27 @@
 //! steps done bare, in the same run; only the ratios mean anything on another machine.
 //!
 //! In reading order: `memory` of the services at rest, `changes` from a webhook to Kisi, `lone`
-//! webhooks one by one, and `senders`, many at once. What is compared takes turns, so that noise
-//! meets all alike.
+//! webhooks one by one, and `senders`, many at once; `reconcile` of a large gym, and `many_gyms`.
+//! What is compared takes turns, so that noise meets all alike.
 
 mod bare_http;
 mod changes;
 mod commit_floor;
 mod connection;
 mod figure;
+mod kisi_servers;
 mod lone;
+mod many_gyms;
 mod members;
 mod membership_servers;
 mod memory;
 mod midnight;
 mod postgres_server;
 mod raw_publish;
+mod reconcile;
 mod roster_import;
 mod senders;
+mod usage;
 mod webhook_servers;
 mod webhooks;
 
@@ -50,6 +54,8 @@ pub enum Part {
     Roster,
     /// 50,000 memberships that start at one midnight, on both databases.
     Midnight,
+    /// Passes over 20,000 rights, and 1,000 gyms in one process.
+    Kisi,
 }
 
 impl Part {
@@ -107,6 +113,18 @@ pub async fn run(settings: &Settings, only: Option<Part>) -> anyhow::Result<bool
         let folder = |part: &str| Folder::open(&data.path().join(format!("{part}-{database:?}")));
         figures.extend(tokio::select! {
             measured = memberships_alone(folder, settings, database, wanted) => measured?,
+            () = stop.wait() => anyhow::bail!("stopped"),
+        });
+    }
+
+    if wanted.has(Part::Kisi) {
+        let folder = |part: &str| Folder::open(&data.path().join(part));
+        figures.extend(tokio::select! {
+            measured = reconcile::measure(folder("reconcile")?, settings) => measured?,
+            () = stop.wait() => anyhow::bail!("stopped"),
+        });
+        figures.extend(tokio::select! {
+            measured = many_gyms::measure(folder("gyms")?, settings) => measured?,
             () = stop.wait() => anyhow::bail!("stopped"),
         });
     }

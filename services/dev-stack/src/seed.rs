@@ -46,14 +46,22 @@ pub async fn client(stack: &Stack) -> anyhow::Result<Client> {
 
 /// Connects to one membership-events.
 pub async fn client_of(grpc: SocketAddr, token: &str) -> anyhow::Result<Client> {
-    let url = format!("http://{grpc}");
-    let channel = Endpoint::from_shared(url)?
-        .connect()
+    let channel = channel(grpc, token)
         .await
         .context("connecting to membership-events")?;
+    Ok(MembershipServiceClient::new(channel))
+}
+
+/// Connects to a service's gRPC and presents this token.
+pub async fn channel(
+    grpc: SocketAddr,
+    token: &str,
+) -> anyhow::Result<InterceptedService<Channel, Bearer>> {
+    let url = format!("http://{grpc}");
+    let channel = Endpoint::from_shared(url)?.connect().await?;
     let token = format!("Bearer {token}");
     let bearer = Bearer(token.parse().context("a token that no header can carry")?);
-    Ok(MembershipServiceClient::with_interceptor(channel, bearer))
+    Ok(InterceptedService::new(channel, bearer))
 }
 
 /// Puts both gyms in, unless an earlier run on this folder did.

@@ -86,6 +86,14 @@ impl<'a> Control<'a> {
         })
     }
 
+    /// Of the simulator at this address.
+    pub fn at(http: &'a reqwest::Client, url: &str) -> Self {
+        Self {
+            http,
+            url: format!("{url}/_simulator"),
+        }
+    }
+
     /// Everything that Kisi holds.
     pub async fn state(&self) -> anyhow::Result<State> {
         Ok(State(self.call(Method::GET, "/state", None).await?))

@@ -52,8 +52,11 @@ pub struct MembershipServers {
     pub folder: Folder,
     pub postgres: Option<PostgresServer>,
     pub bus: Bus,
-    issuer: Issuer,
-    grpc: SocketAddr,
+    pub issuer: Issuer,
+    /// membership-events'.
+    pub grpc: SocketAddr,
+    /// nats-server's, for clients and for its monitor.
+    pub nats_address: (SocketAddr, SocketAddr),
     ready: String,
     nats: Child,
     service: Child,
@@ -115,6 +118,7 @@ impl MembershipServers {
             bus,
             issuer,
             grpc,
+            nats_address: (nats, monitor),
             ready: format!("http://{health}/readyz"),
             nats: server,
             service,
