@@ -2,17 +2,17 @@
 //! the decisions of everybody concerned and their outbox rows.
 //!
 //! Events that wait together share one transaction, and with it the disk flush that is most of what
-//! one costs ([`lanes`], [`together`]); a lone one does not wait. Each is acked after the commit.
+//! one costs ([`together`]); a lone one does not wait. Each is acked after the commit.
 //!
 //! The inbox row's key is the provider's own and is kept for good, so that a repeat days later
 //! changes nothing. Facts join in any order; nothing here compares arrival times.
 
-mod lanes;
 mod together;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use access_domain::billing::BillingEventKind;
+use access_domain::billing::{BillingEventKind, Fact};
 use contracts::billing::v1::BillingEvent;
 use contracts::message::BusMessage;
 use contracts::{subjects, wire};
@@ -22,11 +22,10 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use lanes::{Item, Lanes};
-
 use crate::SERVICE;
 use crate::cause::CauseOf;
 use crate::error::Error;
+use crate::lanes::{Lanes, Work};
 use crate::linking::{self, Touched};
 use crate::store::billing::{self, Held, Keys};
 use crate::store::entity::billing_events;
@@ -92,7 +91,8 @@ pub async fn run(
     decisions: Decisions,
     shutdown: CancellationToken,
 ) -> Result<(), event_bus::OpenError> {
-    let lanes = Lanes::new(decisions);
+    let count = decisions.store().lanes();
+    let lanes = Lanes::new(decisions, count);
     consumer
         .run(
             move |event: BillingEvent, delivery: Delivery| {
@@ -104,7 +104,44 @@ pub async fn run(
         .await
 }
 
-async fn handle(lanes: &Lanes, event: BillingEvent, delivery: Delivery) -> Disposition {
+/// An event to take in.
+#[derive(Debug)]
+struct Item {
+    event: BillingEvent,
+    /// What it says.
+    fact: Fact,
+    arrival: Arrival,
+}
+
+impl Work for Item {
+    type Means = Decisions;
+    type Done = Taken;
+    const MOST: usize = 32;
+
+    /// Its invoice, payment, subscription, customer, mandate and named membership.
+    fn names(&self) -> BTreeSet<String> {
+        let mut names = linking::lock_names(&Keys::of_event(&self.event));
+        names.insert(self.event.id());
+        names
+    }
+
+    fn fits(&self, _: &Self) -> bool {
+        true
+    }
+
+    /// # Errors
+    /// [`Error::Contradiction`] for an event that says something else than what is held; nothing
+    /// was changed then.
+    async fn alone(&self, decisions: &Decisions) -> Result<Taken, Error> {
+        decisions.retrying(|| take_once(decisions, self)).await
+    }
+
+    async fn together(decisions: &Decisions, group: &[Self]) -> Vec<Option<Result<Taken, Error>>> {
+        together::take(decisions, group).await
+    }
+}
+
+async fn handle(lanes: &Lanes<Item>, event: BillingEvent, delivery: Delivery) -> Disposition {
     let taken = match wire::fact(&event) {
         Ok(fact) => {
             let arrival = Arrival {
@@ -118,31 +155,21 @@ async fn handle(lanes: &Lanes, event: BillingEvent, delivery: Delivery) -> Dispo
             };
             lanes.take(item).await
         }
-        Err(error) => Some(Err(Error::Contradiction(error.to_string()))),
+        Err(error) => Err(Error::Contradiction(error.to_string())),
     };
     match taken {
-        Some(Ok(taken)) => {
+        Ok(taken) => {
             metrics::counter!(EVENTS, "outcome" => taken.as_str()).increment(1);
             Disposition::Done
         }
-        Some(Err(error)) => {
+        Err(error) => {
             let disposition = error.into_disposition();
             if matches!(disposition, Disposition::Reject { .. }) {
                 metrics::counter!(EVENTS, "outcome" => "rejected").increment(1);
             }
             disposition
         }
-        None => Disposition::retry("the transaction it was in was given up"),
     }
-}
-
-/// Takes one event in, in a transaction of its own.
-///
-/// # Errors
-/// [`Error::Contradiction`] for an event that says something else than what is held; nothing was
-/// changed then.
-async fn alone(decisions: &Decisions, item: &Item) -> Result<Taken, Error> {
-    decisions.retrying(|| take_once(decisions, item)).await
 }
 
 fn cause_of(item: &Item) -> CauseOf {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use access_domain::entitlement::MembershipFacts;
-use access_domain::ids::GymId;
+use access_domain::entitlement::MemberFacts;
+use access_domain::ids::{GymId, MemberId};
 use contracts::membership::v1::Cause;
 use contracts::wire;
 use jiff::Timestamp;
@@ -50,19 +50,16 @@ pub enum Causes {
     One(CauseOf),
     /// Several events, each of which touches memberships of its own.
     Each(BTreeMap<Pair, Arc<CauseOf>>),
+    /// Several calls, each of which is about people of its own.
+    OfPeople(BTreeMap<MemberId, Arc<CauseOf>>),
 }
 
 impl Causes {
-    /// Several, of which none is known yet.
-    pub fn each() -> Self {
-        Self::Each(BTreeMap::new())
-    }
-
     /// The only one.
     pub(crate) fn one(&self) -> Result<&CauseOf, Error> {
         match self {
             Self::One(cause) => Ok(cause),
-            Self::Each(_) => Err(Error::NotTogether),
+            Self::Each(_) | Self::OfPeople(_) => Err(Error::NotTogether),
         }
     }
 
@@ -74,18 +71,18 @@ impl Causes {
         )
     }
 
-    /// What decides about somebody who holds or pays for these memberships.
-    pub(crate) fn of(
-        &self,
-        gym: &GymId,
-        memberships: &[MembershipFacts],
-    ) -> Result<&CauseOf, Error> {
+    /// What decides about somebody.
+    pub(crate) fn of(&self, gym: &GymId, facts: &MemberFacts) -> Result<&CauseOf, Error> {
         let each = match self {
             Self::One(cause) => return Ok(cause),
+            Self::OfPeople(of) => {
+                let cause = of.get(&facts.member);
+                return cause.map(|cause| &**cause).ok_or(Error::NotTogether);
+            }
             Self::Each(each) => each,
         };
         let mut found: Option<&Arc<CauseOf>> = None;
-        for facts in memberships {
+        for facts in &facts.memberships {
             let pair = (gym.into(), (&facts.membership.id).into());
             let Some(cause) = each.get(&pair) else {
                 continue;

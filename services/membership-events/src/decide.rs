@@ -79,13 +79,24 @@ pub async fn decide(
         Whom::Members(ids) => store::members::lock(db, gym, ids).await?,
         Whom::PeopleOf(ids) => store::members::lock_people_of(db, gym, ids).await?,
     };
+    decide_about(db, gym, &people, now, causes).await
+}
+
+/// As [`decide`], about people whose rows are locked, and as they are now.
+pub async fn decide_about(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    people: &[members::Model],
+    now: impl Fn() -> Timestamp,
+    causes: &Causes,
+) -> Result<Vec<Decision>, Error> {
     if people.is_empty() {
         return Ok(Vec::new());
     }
     let members = &people.iter().map(|row| row.member_id.0.clone()).collect();
     let (rules, held) = facts_about(db, gym, members).await?;
     if causes.are_billing() {
-        ask_to_forget_again(db, gym, &people, &held).await?;
+        ask_to_forget_again(db, gym, people, &held).await?;
     }
     let now = now();
     let mut decisions = Vec::with_capacity(people.len());
@@ -97,7 +108,7 @@ pub async fn decide(
         }
         let entitlement = entitle(&facts, &rules, now);
         let due = row.changes_at.map(from_micros);
-        let by = causes.of(gym, &facts.memberships)?;
+        let by = causes.of(gym, &facts)?;
         let (occurred_at, cause) = by.told(due, now);
         let version = next_version(row.version, now);
         let state = wire::status_changed(gym, &member, version, &entitlement, &rules, now, cause);
@@ -157,16 +168,15 @@ async fn facts_about(
     gym: &GymId,
     members: &BTreeSet<MemberId>,
 ) -> Result<(GymRules, Vec<MembershipFacts>), Error> {
-    let (its_gym, memberships) =
-        store::memberships::list_of_people_with_gym(db, gym, members).await?;
-    let its_gym = match its_gym {
+    let held = store::memberships::list_held(db, gym, members).await?;
+    let its_gym = match held.gym {
         Some(row) => row,
         None => store::gyms::find(db, gym)
             .await?
             .ok_or(Error::Unknown("gym"))?,
     };
-    let held = with_billing(db, gym, &memberships).await?;
-    Ok((rows::rules(&its_gym)?, held))
+    let facts = join_billing(&held.memberships, held.former_subscriptions, held.events)?;
+    Ok((rows::rules(&its_gym)?, facts))
 }
 
 fn facts_of(row: &members::Model, held: &[MembershipFacts]) -> Result<MemberFacts, StoreError> {
@@ -223,24 +233,38 @@ pub(crate) async fn with_billing(
     gym: &GymId,
     memberships: &[store::entity::memberships::Model],
 ) -> Result<Vec<MembershipFacts>, Error> {
+    let without = memberships
+        .iter()
+        .filter(|row| row.billing_subscription.is_none())
+        .map(|row| row.membership_id.0.clone())
+        .collect();
+    let former = store::memberships::list_former_subscriptions(db, gym, &without).await?;
+    let ids = memberships
+        .iter()
+        .map(|row| row.membership_id.0.clone())
+        .collect();
+    let events = store::links::list_linked(db, gym, &ids).await?;
+    join_billing(memberships, former, events)
+}
+
+/// Memberships with their former subscriptions and their events.
+fn join_billing(
+    memberships: &[store::entity::memberships::Model],
+    former: Vec<(MembershipKey, String)>,
+    events: Vec<(MembershipKey, String)>,
+) -> Result<Vec<MembershipFacts>, Error> {
     let mut memberships = memberships
         .iter()
         .map(rows::membership)
         .collect::<Result<Vec<_>, _>>()?;
-    let without = memberships
-        .iter()
-        .filter(|held| held.current_subscription.is_none())
-        .map(|held| held.id.clone())
-        .collect();
-    for (id, former) in store::memberships::list_former_subscriptions(db, gym, &without).await? {
+    for (id, former) in former {
         let held = memberships.iter_mut().find(|held| held.id == id.0);
         // One that is no id of a subscription is none that a fact could name.
         if let (Some(held), Ok(former)) = (held, former.parse()) {
             held.former_subscriptions.insert(former);
         }
     }
-    let ids = memberships.iter().map(|held| held.id.clone()).collect();
-    let mut billing = billing_states(store::links::list_linked(db, gym, &ids).await?)?;
+    let mut billing = billing_states(events)?;
     Ok(memberships
         .into_iter()
         .map(|membership| MembershipFacts {
@@ -273,20 +297,6 @@ pub(crate) fn billing_states(
 pub(crate) fn fact_of(json: &str) -> Option<Fact> {
     let event: BillingEvent = serde_json::from_str(json).ok()?;
     wire::fact(&event).ok()
-}
-
-/// What billing says of one membership.
-pub async fn billing_of(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    membership: &MembershipId,
-) -> Result<BillingState, Error> {
-    let ids = BTreeSet::from([membership.clone()]);
-    let events = store::links::list_linked(db, gym, &ids).await?;
-    let mut states = billing_states(events)?;
-    Ok(states
-        .remove(&MembershipKey::from(membership))
-        .unwrap_or_default())
 }
 
 /// The held states of these members, as (member, version, JSON); all of those who have one.

@@ -3,51 +3,27 @@
 //! Both are facts like a provider's, with the caller's id under the provider `gymflow` and the gym
 //! as the account: harmless to repeat, never stale, joined in any order.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use access_domain::billing::{BillingEventKind, DebtKey};
 use access_domain::ids::{GymId, MembershipId};
 use contracts::billing::v1::BillingEvent;
 use contracts::wire;
 
-use crate::decide;
 use crate::error::Error;
 use crate::fields::Fields;
 use crate::requests::{ForgiveInvoice, RecordPayment};
-use crate::store;
-use crate::store::billing::Keys;
-use crate::unit::{Decisions, Unit};
-use crate::writes::{By, Outcome, decide_membership, lock_membership};
+use crate::rows;
+use crate::writes::{Change, Facts, Outcome, Verdict};
 
 /// The provider of facts that staff make.
 pub const PROVIDER: &str = "gymflow";
 
 /// Money taken at the desk.
-pub async fn record_payment(
-    decisions: &Decisions,
-    by: &By,
-    payment: RecordPayment,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| record_payment_once(decisions, by, &payment))
-        .await
-}
-
-async fn record_payment_once(
-    decisions: &Decisions,
-    by: &By,
-    payment: &RecordPayment,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    lock_membership(&unit, &payment.gym, &payment.membership).await?;
-    let billing = decide::billing_of(unit.db(), &payment.gym, &payment.membership).await?;
-    let named = payment.invoice.clone().map(DebtKey::Invoice);
-    let oldest = || billing.open_debts().first().map(|(key, _)| (*key).clone());
-    let key = named.or_else(oldest);
-    let debt = key.as_ref().and_then(|key| billing.debts.get(key));
-    if let Some(currency) = debt.and_then(|debt| debt.currency.as_ref())
-        && !currency.eq_ignore_ascii_case(&payment.currency)
-        && !is_held(&unit, &payment.gym, payment.payment.as_str()).await?
+pub(crate) fn weigh_payment(payment: &RecordPayment, facts: &Facts) -> Result<Verdict, Error> {
+    facts.membership(&payment.membership)?;
+    if let Some(currency) = foreign_currency(payment, facts)
+        && !facts.is_held(payment)
     {
         let problem = format!("the invoice is in {currency}");
         let mut fields = Fields::new();
@@ -63,33 +39,35 @@ async fn record_payment_once(
     event.payment_id = Some(payment.payment.to_string());
     event.amount_minor = Some(payment.amount_minor);
     event.currency = Some(payment.currency.clone());
-    owe(&mut event, key);
-    take(unit, event, &payment.gym, &payment.membership).await
+    owe(&mut event, debt_of(payment, facts));
+    told(event, &payment.membership, facts)
+}
+
+/// The debt that is paid: the one named, or the oldest that is open.
+fn debt_of(payment: &RecordPayment, facts: &Facts) -> Option<DebtKey> {
+    let named = payment.invoice.clone().map(DebtKey::Invoice);
+    named.or_else(|| {
+        let open = facts.billing(&payment.membership)?.open_debts();
+        open.first().map(|(key, _)| (*key).clone())
+    })
+}
+
+/// The currency of the debt that is paid, where the money is in another one.
+pub(crate) fn foreign_currency<'a>(payment: &RecordPayment, facts: &'a Facts) -> Option<&'a str> {
+    let key = debt_of(payment, facts)?;
+    let debt = facts.billing(&payment.membership)?.debts.get(&key)?;
+    let currency = debt.currency.as_deref()?;
+    (!currency.eq_ignore_ascii_case(&payment.currency)).then_some(currency)
 }
 
 /// A debt written off.
-pub async fn forgive_invoice(
-    decisions: &Decisions,
-    by: &By,
-    forgive: ForgiveInvoice,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| forgive_invoice_once(decisions, by, &forgive))
-        .await
-}
-
-async fn forgive_invoice_once(
-    decisions: &Decisions,
-    by: &By,
-    forgive: &ForgiveInvoice,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    lock_membership(&unit, &forgive.gym, &forgive.membership).await?;
-    let billing = decide::billing_of(unit.db(), &forgive.gym, &forgive.membership).await?;
+pub(crate) fn weigh_forgive(forgive: &ForgiveInvoice, facts: &Facts) -> Result<Verdict, Error> {
+    facts.membership(&forgive.membership)?;
     // What a provider without invoices says is known by the payment's or subscription's id.
-    let key = billing
-        .debts
-        .keys()
+    let debts = facts.billing(&forgive.membership);
+    let key = debts
+        .into_iter()
+        .flat_map(|billing| billing.debts.keys())
         .find(|key| debt_id(key) == forgive.invoice.as_str())
         .cloned()
         .unwrap_or_else(|| DebtKey::Invoice(forgive.invoice.clone()));
@@ -97,11 +75,18 @@ async fn forgive_invoice_once(
         &forgive.gym,
         forgive.forgiveness.as_str(),
         BillingEventKind::InvoiceForgiven,
-        forgive.forgiven_at.unwrap_or_else(|| unit.now()),
+        forgive.forgiven_at.unwrap_or(facts.now),
     );
     event.reason = Some(forgive.reason.clone()).filter(|reason| !reason.is_empty());
     owe(&mut event, Some(key));
-    take(unit, event, &forgive.gym, &forgive.membership).await
+    told(event, &forgive.membership, facts)
+}
+
+fn told(event: BillingEvent, membership: &MembershipId, facts: &Facts) -> Result<Verdict, Error> {
+    let concerned = rows::people(facts.membership(membership)?)?;
+    let mut change = Change::about(concerned, Outcome::applied(0, BTreeMap::new()));
+    change.fact = Some(event);
+    Ok(change.into())
 }
 
 fn staff_event(gym: &GymId, id: &str, kind: BillingEventKind, at: jiff::Timestamp) -> BillingEvent {
@@ -134,26 +119,4 @@ fn debt_id(key: &DebtKey) -> &str {
         DebtKey::Payment(id) => id.as_str(),
         DebtKey::Subscription(id) => id.as_str(),
     }
-}
-
-async fn is_held(unit: &Unit<'_>, gym: &GymId, id: &str) -> Result<bool, Error> {
-    let held = store::billing::find(unit.db(), PROVIDER, gym.as_str(), id).await?;
-    Ok(held.is_some())
-}
-
-/// Keeps the fact under its id; a repeat changes nothing, whatever it would be about by now.
-async fn take(
-    unit: Unit<'_>,
-    event: BillingEvent,
-    gym: &GymId,
-    membership: &MembershipId,
-) -> Result<Outcome, Error> {
-    let json = serde_json::to_string(&event).map_err(Error::Json)?;
-    if store::billing::insert(unit.db(), &event, json, unit.now()).await? {
-        let pairs = BTreeSet::from([(gym.into(), membership.into())]);
-        let keys = Keys::of_event(&event);
-        store::links::link(unit.db(), &keys, &event.event_id, &pairs).await?;
-    }
-    let members = decide_membership(unit, gym, membership).await?;
-    Ok(Outcome::applied(0, members))
 }

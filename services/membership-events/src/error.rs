@@ -28,6 +28,9 @@ pub enum Error {
     /// What was to be done in one transaction has to be done in several.
     #[error("two of these are about the same member")]
     NotTogether,
+    /// The process failed at the transaction that this was to be done in with others.
+    #[error("the transaction it was in was given up")]
+    GivenUp,
     /// A request is malformed.
     #[error("the request is not valid")]
     Invalid(Box<Status>),
@@ -56,6 +59,8 @@ impl Error {
                 );
                 Status::internal("A stored row makes no sense; a person has to look.")
             }
+            // What it failed at was told where it happened.
+            Self::GivenUp => Status::internal("the call broke off"),
             Self::Unknown(_) => Status::not_found(format!("{self}")),
             Self::Refused(_) | Self::Contradiction(_) => {
                 Status::failed_precondition(format!("{self}"))
@@ -68,7 +73,7 @@ impl Error {
     /// work is set aside.
     pub fn into_disposition(self) -> Disposition {
         match self {
-            Self::Store(StoreError::Database { .. }) => {
+            Self::Store(StoreError::Database { .. }) | Self::GivenUp => {
                 Disposition::retry(service_runtime::lifecycle::chain(&self))
             }
             Self::Store(StoreError::Nonsense { .. })

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
 use crate::fields::Fields;
+use crate::lanes::Lanes;
 use crate::member_mask::MemberMask;
 use crate::paging::{self, List, Page};
 use crate::requests::{
@@ -19,13 +20,14 @@ use crate::requests::{
 };
 use crate::roster::{self, Importer};
 use crate::unit::Decisions;
-use crate::writes::{By, Outcome};
-use crate::{by_hand, desk, explain, pauses, people, reads, resume_requests, writes};
+use crate::writes::{By, Call, Outcome, Write};
+use crate::{by_hand, explain, people, reads, resume_requests, writes};
 
 /// The service.
 #[derive(Debug, Clone)]
 pub struct Grpc {
     decisions: Decisions,
+    writes: Lanes<Call>,
     importer: Importer,
 }
 
@@ -33,9 +35,19 @@ impl Grpc {
     /// Put together by `lib.rs`.
     pub fn new(decisions: Decisions, importer: Importer) -> Self {
         Self {
+            writes: Lanes::new(decisions.clone(), decisions.store().lanes()),
             decisions,
             importer,
         }
+    }
+
+    /// Writes when its turn comes.
+    async fn write(&self, by: &By, write: impl Into<Write>) -> Answer<wire::WriteOutcome> {
+        answer(
+            self.writes
+                .take(Call::new(&self.decisions, by, write))
+                .await,
+        )
     }
 
     /// Looks that a gym is known, where a list came out empty.
@@ -99,7 +111,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "PutMember")?;
         let put = PutMember::try_from(request)?;
-        answer(writes::put_member(&self.decisions, &by, put).await)
+        self.write(&by, put).await
     }
 
     async fn delete_member(
@@ -117,7 +129,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "PutMembership")?;
         let put = PutMembership::try_from(request)?;
-        answer(writes::put_membership(&self.decisions, &by, put).await)
+        self.write(&by, put).await
     }
 
     async fn pause_membership(
@@ -126,7 +138,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "PauseMembership")?;
         let pause = PauseMembership::try_from(request)?;
-        answer(pauses::pause(&self.decisions, &by, pause).await)
+        self.write(&by, pause).await
     }
 
     async fn resume_membership(
@@ -135,7 +147,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "ResumeMembership")?;
         let resume = ResumeMembership::try_from(request)?;
-        answer(pauses::resume(&self.decisions, &by, resume).await)
+        self.write(&by, resume).await
     }
 
     async fn request_resume(
@@ -153,7 +165,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "CancelMembership")?;
         let cancel = CancelMembership::try_from(request)?;
-        answer(writes::cancel_membership(&self.decisions, &by, cancel).await)
+        self.write(&by, cancel).await
     }
 
     async fn record_payment(
@@ -162,7 +174,7 @@ impl MembershipService for Grpc {
     ) -> Answer<wire::WriteOutcome> {
         let (by, request) = opened(request, "RecordPayment")?;
         let payment = RecordPayment::try_from(request)?;
-        answer(desk::record_payment(&self.decisions, &by, payment).await)
+        self.write(&by, payment).await
     }
 
     async fn forgive_invoice(
@@ -172,7 +184,7 @@ impl MembershipService for Grpc {
         let (by, request) = opened(request, "ForgiveInvoice")?;
         let forgive = ForgiveInvoice::try_from(request)?;
         let by = decided(by, &forgive.actor);
-        answer(desk::forgive_invoice(&self.decisions, &by, forgive).await)
+        self.write(&by, forgive).await
     }
 
     async fn put_override(
@@ -182,7 +194,7 @@ impl MembershipService for Grpc {
         let (by, request) = opened(request, "PutOverride")?;
         let put = PutOverride::parse(request, self.decisions.now())?;
         let by = decided(by, &put.actor);
-        answer(people::put_override(&self.decisions, &by, put).await)
+        self.write(&by, put).await
     }
 
     async fn clear_override(
@@ -192,7 +204,7 @@ impl MembershipService for Grpc {
         let (by, request) = opened(request, "ClearOverride")?;
         let clear = ClearOverride::try_from(request)?;
         let by = decided(by, &clear.actor);
-        answer(people::clear_override(&self.decisions, &by, &clear).await)
+        self.write(&by, clear).await
     }
 
     async fn get_member(&self, request: Request<wire::GetMemberRequest>) -> Answer<wire::Member> {

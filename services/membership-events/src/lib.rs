@@ -18,6 +18,7 @@ pub mod explain;
 pub mod grpc;
 pub mod history;
 pub mod invoices;
+pub mod lanes;
 pub mod linking;
 pub mod member_mask;
 pub mod outbox;

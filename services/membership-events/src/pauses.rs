@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use access_domain::ids::MemberId;
 use jiff::Timestamp;
 
 use crate::error::Error;
@@ -14,23 +13,13 @@ use crate::fields::Fields;
 use crate::requests::{PauseMembership, ResumeMembership};
 use crate::rows::{self, StoredPause};
 use crate::store::entity::memberships as membership_rows;
-use crate::store::{self, from_micros, micros};
-use crate::unit::{Decisions, Unit};
-use crate::writes::{By, Outcome, decide_membership, lock_membership};
+use crate::store::{from_micros, micros};
+use crate::writes::{Change, Facts, Outcome, Verdict};
 
 /// Makes or edits a pause.
-pub async fn pause(decisions: &Decisions, by: &By, put: PauseMembership) -> Result<Outcome, Error> {
-    decisions.retrying(|| pause_once(decisions, by, &put)).await
-}
-
-async fn pause_once(
-    decisions: &Decisions,
-    by: &By,
-    put: &PauseMembership,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    let row = lock_membership(&unit, &put.gym, &put.membership).await?;
-    let mut pauses = rows::pauses(&row)?;
+pub(crate) fn weigh_pause(put: &PauseMembership, facts: &Facts) -> Result<Verdict, Error> {
+    let row = facts.membership(&put.membership)?;
+    let mut pauses = rows::pauses(row)?;
     let new = StoredPause {
         id: put.pause.clone(),
         from: put.from,
@@ -41,18 +30,14 @@ async fn pause_once(
     match pauses.iter_mut().find(|pause| pause.id == put.pause) {
         None => pauses.push(new),
         Some(held) if held.source_version > put.source_version => {
-            return Ok(Outcome::stale(held.source_version));
+            return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
         }
         // A repeat of the pause that was resumed since does not pause again.
         Some(held) if held.source_version == put.source_version => {
-            let members = decide_membership(unit, &put.gym, &put.membership).await?;
-            return Ok(Outcome::applied(put.source_version, members));
+            return about(row, put.source_version).map(Verdict::from);
         }
         Some(held) => {
-            let gym = store::gyms::find(unit.db(), &put.gym)
-                .await?
-                .ok_or(Error::Unknown("gym"))?;
-            let has_begun = rows::rules(&gym)?.begins(held.from) <= unit.now();
+            let has_begun = rows::rules(&facts.gym)?.begins(held.from) <= facts.now;
             if held.resumed_at.is_none() && has_begun && held.from != put.from {
                 let problem = "the pause has begun: only its end can be changed";
                 let mut fields = Fields::new();
@@ -62,53 +47,35 @@ async fn pause_once(
             *held = new;
         }
     }
-    let members = keep(unit, row, &pauses).await?;
-    Ok(Outcome::applied(put.source_version, members))
+    kept(row.clone(), &pauses, put.source_version, facts.now)
 }
 
 /// Ends one pause, or all that are in force.
-pub async fn resume(
-    decisions: &Decisions,
-    by: &By,
-    resume: ResumeMembership,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| resume_once(decisions, by, &resume))
-        .await
-}
-
-async fn resume_once(
-    decisions: &Decisions,
-    by: &By,
-    resume: &ResumeMembership,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    let mut row = lock_membership(&unit, &resume.gym, &resume.membership).await?;
+pub(crate) fn weigh_resume(resume: &ResumeMembership, facts: &Facts) -> Result<Verdict, Error> {
+    let mut row = facts.membership(&resume.membership)?.clone();
     let mut pauses = rows::pauses(&row)?;
-    let at = resume.at.unwrap_or_else(|| unit.now());
+    let at = resume.at.unwrap_or(facts.now);
     if let Some(id) = &resume.pause {
         let held = pauses
             .iter_mut()
             .find(|pause| pause.id == *id)
             .ok_or(Error::Unknown("pause"))?;
         if held.source_version > resume.source_version {
-            return Ok(Outcome::stale(held.source_version));
+            return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
         }
         end(held, at, resume.source_version);
     } else {
         // A repeat that comes late must not resume what was paused after it.
         match row.resumed_source_version {
-            Some(held) if held > resume.source_version => return Ok(Outcome::stale(held)),
+            Some(held) if held > resume.source_version => {
+                return Ok(Verdict::Stale(Outcome::stale(held)));
+            }
             Some(held) if held == resume.source_version => {
-                let members = decide_membership(unit, &resume.gym, &resume.membership).await?;
-                return Ok(Outcome::applied(held, members));
+                return about(&row, held).map(Verdict::from);
             }
             _ => row.resumed_source_version = Some(resume.source_version),
         }
-        let gym = store::gyms::find(unit.db(), &resume.gym)
-            .await?
-            .ok_or(Error::Unknown("gym"))?;
-        let rules = rows::rules(&gym)?;
+        let rules = rows::rules(&facts.gym)?;
         for pause in &mut pauses {
             let in_force = rules.begins(pause.from) <= at
                 && pause.resumed_at.is_none_or(|resumed| resumed > at);
@@ -119,8 +86,7 @@ async fn resume_once(
         let ended = row.provider_pauses_ended_at.map(from_micros);
         row.provider_pauses_ended_at = Some(micros(ended.map_or(at, |ended| ended.max(at))));
     }
-    let members = keep(unit, row, &pauses).await?;
-    Ok(Outcome::applied(resume.source_version, members))
+    kept(row, &pauses, resume.source_version, facts.now)
 }
 
 /// A repeat under the same number does not move the end.
@@ -131,14 +97,20 @@ fn end(pause: &mut StoredPause, at: Timestamp, source_version: i64) {
     pause.source_version = source_version;
 }
 
-async fn keep(
-    unit: Unit<'_>,
+fn about(row: &membership_rows::Model, source_version: i64) -> Result<Change, Error> {
+    let outcome = Outcome::applied(source_version, BTreeMap::new());
+    Ok(Change::about(rows::people(row)?, outcome))
+}
+
+fn kept(
     mut row: membership_rows::Model,
     pauses: &[StoredPause],
-) -> Result<BTreeMap<MemberId, i64>, Error> {
+    source_version: i64,
+    now: Timestamp,
+) -> Result<Verdict, Error> {
     row.pauses = serde_json::to_string(pauses).map_err(Error::Json)?;
-    row.written_at = micros(unit.now());
-    let (gym, membership) = (row.gym_id.clone(), row.membership_id.clone());
-    store::memberships::put(unit.db(), row).await?;
-    decide_membership(unit, &gym, &membership).await
+    row.written_at = micros(now);
+    let mut change = about(&row, source_version)?;
+    change.membership = Some(row);
+    Ok(change.into())
 }

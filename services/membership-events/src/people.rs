@@ -1,6 +1,6 @@
 //! What is done to one person: overrides, erasure, and sending states again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MemberId};
 use jiff::SignedDuration;
@@ -11,7 +11,7 @@ use crate::rows::{self, StoredOverride};
 use crate::store;
 use crate::store::entity::members;
 use crate::unit::{Decisions, Unit};
-use crate::writes::{By, Outcome};
+use crate::writes::{By, Change, Facts, Outcome, Verdict};
 
 /// States sent again in one transaction.
 const PAGE: u64 = 500;
@@ -21,32 +21,21 @@ const CLEARED_KEPT: SignedDuration = OVERRIDE_AT_MOST.saturating_add(CLOCK_SKEW)
 
 /// Lets one person in, or bars one, until an instant. One that was cleared stays cleared: a late
 /// repeat, or a call that the clearing overtook, is not applied.
-pub async fn put_override(
-    decisions: &Decisions,
-    by: &By,
-    put: PutOverride,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| put_override_once(decisions, by, &put))
-        .await
-}
-
-async fn put_override_once(
-    decisions: &Decisions,
-    by: &By,
+pub(crate) fn weigh_override(
     put: &PutOverride,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    let row = lock_known(&unit, &put.gym, &put.member).await?;
+    actor: String,
+    facts: &Facts,
+) -> Result<Verdict, Error> {
+    let row = facts.person(&put.member)?;
     if row.erased {
         return Err(Error::Refused("the member was erased".to_owned()));
     }
-    let now = unit.now();
-    let mut held = rows::overrides(&row)?;
+    let now = facts.now;
+    let mut held = rows::overrides(row)?;
     held.retain(|held| held.matters(now));
     let same = held.iter().find(|held| held.id == put.id);
     if same.is_some_and(|held| held.cleared_until.is_some()) {
-        return Ok(Outcome::stale(0));
+        return Ok(Verdict::Stale(Outcome::stale(0)));
     }
     let began = same
         .filter(|held| held.kind == put.kind)
@@ -58,46 +47,31 @@ async fn put_override_once(
         from: began,
         until: put.until,
         reason: put.reason.clone(),
-        actor: by.actor.clone(),
+        actor,
         cleared_until: None,
     });
-    keep(unit, &put.gym, &put.member, &held).await
+    kept(&put.member, &held)
 }
 
 /// Ends an override now, and keeps its id, known or not, until no repeat of it can be valid.
-pub async fn clear_override(
-    decisions: &Decisions,
-    by: &By,
-    clear: &ClearOverride,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| async {
-            let unit = decisions.begin(by.cause(decisions)).await?;
-            let row = lock_known(&unit, &clear.gym, &clear.member).await?;
-            let now = unit.now();
-            let mut held = rows::overrides(&row)?;
-            held.retain(|held| held.id != clear.id && held.matters(now));
-            held.push(StoredOverride::cleared(
-                clear.id.clone(),
-                now,
-                now + CLEARED_KEPT,
-            ));
-            keep(unit, &clear.gym, &clear.member, &held).await
-        })
-        .await
+pub(crate) fn weigh_clear(clear: &ClearOverride, facts: &Facts) -> Result<Verdict, Error> {
+    let now = facts.now;
+    let mut held = rows::overrides(facts.person(&clear.member)?)?;
+    held.retain(|held| held.id != clear.id && held.matters(now));
+    held.push(StoredOverride::cleared(
+        clear.id.clone(),
+        now,
+        now + CLEARED_KEPT,
+    ));
+    kept(&clear.member, &held)
 }
 
-async fn keep(
-    mut unit: Unit<'_>,
-    gym: &GymId,
-    member: &MemberId,
-    held: &[StoredOverride],
-) -> Result<Outcome, Error> {
+fn kept(member: &MemberId, held: &[StoredOverride]) -> Result<Verdict, Error> {
     let json = serde_json::to_string(held).map_err(Error::Json)?;
-    store::members::put_overrides(unit.db(), gym, member, json).await?;
-    unit.decide(gym, &BTreeSet::from([member.clone()])).await?;
-    let members = unit.commit().await?;
-    Ok(Outcome::applied(0, members))
+    let outcome = Outcome::applied(0, BTreeMap::new());
+    let mut change = Change::about(BTreeSet::from([member.clone()]), outcome);
+    change.overrides = Some((member.clone(), json));
+    Ok(change.into())
 }
 
 /// Erases a person: the tombstone version goes out, and no decision is made about the member any

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use access_domain::entitlement::{Override, OverrideKind};
 use access_domain::gym::GymRules;
-use access_domain::ids::{OverrideId, PauseId};
+use access_domain::ids::{MemberId, OverrideId, PauseId};
 use access_domain::membership::{Cancellation, Membership, NextPlan, Pause};
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
@@ -111,6 +111,14 @@ pub fn rules(row: &gyms::Model) -> Result<GymRules, StoreError> {
 pub fn pauses(row: &memberships::Model) -> Result<Vec<StoredPause>, StoreError> {
     serde_json::from_str(&row.pauses)
         .map_err(|_| nonsense("memberships", "pauses", &row.membership_id))
+}
+
+/// Everybody who holds or pays for a membership.
+pub fn people(row: &memberships::Model) -> Result<BTreeSet<MemberId>, StoreError> {
+    let mut people: BTreeSet<MemberId> = serde_json::from_str(&row.holders)
+        .map_err(|_| nonsense("memberships", "holders", &row.membership_id))?;
+    people.extend(row.payer_member_id.as_ref().map(|key| key.0.clone()));
+    Ok(people)
 }
 
 /// The overrides of a member.

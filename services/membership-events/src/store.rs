@@ -10,6 +10,7 @@
 //! one member the later one sees all of the earlier.
 
 pub mod billing;
+pub mod bulk;
 pub mod connection;
 pub mod entity;
 pub mod erasures;
@@ -28,7 +29,7 @@ pub mod timers;
 
 pub use connection::{DatabaseSettings, Store};
 
-use sea_orm::{EntityTrait, IdenStatic, Iterable};
+use sea_orm::{EntityTrait, IdenStatic, Iterable, Value};
 
 /// `count` placeholders from `$first` on, for a statement that is written out. Those that a door
 /// waits for are: to build a query anew each time takes longer than to run it.
@@ -43,6 +44,40 @@ pub(crate) fn tuples(first: usize, columns: usize, rows: usize) -> String {
         .map(|row| format!("({})", placeholders(first + row * columns, columns)))
         .collect();
     tuples.join(", ")
+}
+
+/// More rows than these are written a portion at a time: SQLite takes 32,766 values in a statement.
+const PORTION: usize = 1_024;
+
+/// Ids for an `in`, from `$first` on, and as values.
+///
+/// Filled up with nulls, which equal nothing, to one of a few lengths: databases keep what they have
+/// prepared by its text, and a text for each number of ids would be prepared anew most of the time,
+/// which takes longer than to run it.
+pub(crate) fn in_list<'a>(
+    first: usize,
+    ids: impl IntoIterator<Item = &'a str>,
+) -> (String, Vec<Value>) {
+    let mut values: Vec<Value> = ids.into_iter().map(Value::from).collect();
+    if values.len() <= PORTION {
+        values.resize(values.len().next_power_of_two(), Value::String(None));
+    }
+    (placeholders(first, values.len()), values)
+}
+
+/// Rows in portions of a few lengths, for the same reason as [`in_list`].
+pub(crate) fn portions<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let length = match rest.len() {
+            0 => return None,
+            many @ PORTION.. => many.min(PORTION),
+            few => 1 << few.ilog2(),
+        };
+        let (portion, others) = rest.split_at(length);
+        rest = others;
+        Some(portion)
+    })
 }
 
 /// The columns of a table, by name. A prepared `select *` fails on PostgreSQL in a replica that
@@ -121,4 +156,30 @@ pub(crate) fn from_micros(at: i64) -> jiff::Timestamp {
     } else {
         jiff::Timestamp::MAX
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_rows_come_in_a_few_lengths() {
+        for (ids, length) in [
+            (1, 1),
+            (2, 2),
+            (3, 4),
+            (33, 64),
+            (1_024, 1_024),
+            (1_025, 1_025),
+        ] {
+            let (sql, values) = in_list(2, (0..ids).map(|_| "id"));
+            assert_eq!(values.len(), length);
+            assert!(sql.starts_with("$2") && sql.ends_with(&format!("${}", length + 1)));
+        }
+        let rows: Vec<usize> = (0..2_093).collect();
+        let lengths: Vec<usize> = portions(&rows).map(<[usize]>::len).collect();
+        assert_eq!(lengths, [1_024, 1_024, 32, 8, 4, 1]);
+        let again: Vec<usize> = portions(&rows).flatten().copied().collect();
+        assert_eq!(again, rows);
+    }
 }

@@ -19,6 +19,7 @@ use crate::cause::{CauseOf, Causes};
 use crate::decide::{self, Decision, Whom};
 use crate::error::Error;
 use crate::outbox::Relay;
+use crate::store::entity::members;
 use crate::store::entity::outbox::Model as OutboxRow;
 use crate::store::keys::MemberKey;
 use crate::store::links::Pair;
@@ -141,6 +142,13 @@ impl Unit<'_> {
         }
     }
 
+    /// Of several calls, the one that is about these people.
+    pub fn add_cause_of(&mut self, people: &BTreeSet<MemberId>, cause: &Arc<CauseOf>) {
+        if let Causes::OfPeople(of) = &mut self.causes {
+            of.extend(people.iter().map(|id| (id.clone(), Arc::clone(cause))));
+        }
+    }
+
     /// The transaction, for reading and writing rows.
     pub fn db(&self) -> &DatabaseTransaction {
         &self.txn
@@ -170,6 +178,17 @@ impl Unit<'_> {
         memberships: &BTreeSet<MembershipId>,
     ) -> Result<(), Error> {
         self.decide_about(gym, Whom::PeopleOf(memberships)).await
+    }
+
+    /// As [`Self::decide`], about people whose rows are locked, and as they are now.
+    pub async fn decide_locked(
+        &mut self,
+        gym: &GymId,
+        people: &[members::Model],
+    ) -> Result<(), Error> {
+        let (db, now) = (&self.txn, || self.now());
+        let decisions = decide::decide_about(db, gym, people, now, &self.causes).await?;
+        self.keep(gym, decisions).await
     }
 
     async fn decide_about(&mut self, gym: &GymId, whom: Whom<'_>) -> Result<(), Error> {
@@ -238,7 +257,7 @@ impl Unit<'_> {
                 traceparent: change.traceparent,
             });
         }
-        store::members::put_decisions(&self.txn, gym, kept).await?;
+        store::members::put_decisions(&self.txn, gym, &kept).await?;
         self.changed += changed.len();
         self.send(gym, changed).await
     }

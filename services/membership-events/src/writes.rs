@@ -1,24 +1,33 @@
 //! What other Gymflow services change: gyms, people, memberships.
 //!
-//! Each function is one unit of work: compare the source version, write the rows, decide again
-//! about everybody concerned. An older write changes nothing and says so. The club's pauses are in
-//! [`crate::pauses`], money in [`crate::desk`], overrides and erasure in [`crate::people`].
+//! A [`Call`] is weighed against the rows it is about ([`facts`]): an older one, and one that
+//! contradicts what is held, changes nothing and says so. What it comes to is a [`Change`], written
+//! with the decisions about everybody concerned ([`together`]). How a call is weighed is beside
+//! what it is about: people and memberships here, the club's pauses in [`crate::pauses`], money in
+//! [`crate::desk`], overrides and erasure in [`crate::people`].
+//!
+//! Calls that wait at the same time share a transaction and its statements; a lone one is a group
+//! of one. Deliberately not so: what concerns a whole gym ([`put_gym`]), and what is rare.
 
+mod call;
+mod change;
+mod facts;
 mod gym;
 pub(crate) mod member;
 pub(crate) mod membership;
+mod together;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
 
+pub use call::{Call, Write};
+pub(crate) use change::{Change, Verdict};
+pub(crate) use facts::Facts;
 pub use gym::put_gym;
-pub use member::put_member;
-pub use membership::{cancel_membership, put_membership};
 
 use crate::cause::CauseOf;
 use crate::error::Error;
-use crate::linking::{self, Touched};
 use crate::store;
 use crate::store::entity::memberships as membership_rows;
 use crate::unit::{Decisions, Unit};
@@ -87,15 +96,4 @@ pub(crate) async fn lock_membership(
         None => Err(Error::Unknown("gym")),
         Some(_) => Err(Error::Unknown("membership")),
     }
-}
-
-/// Decides again about the people of one membership, and commits.
-pub(crate) async fn decide_membership(
-    mut unit: Unit<'_>,
-    gym: &GymId,
-    membership: &MembershipId,
-) -> Result<BTreeMap<MemberId, i64>, Error> {
-    let touched = Touched::from([(gym.clone(), BTreeSet::from([membership.clone()]))]);
-    linking::decide_touched(&mut unit, &touched).await?;
-    unit.commit().await
 }

@@ -2,18 +2,17 @@
 //!
 //! Plain is an event that is somebody's for certain, that contradicts nothing, and whose invoice
 //! and payment belong to no event that still waits for its membership. Whatever else there is, is
-//! left to [`super::alone`], which knows every case; so is a group that fails, one event after the
+//! left to be taken alone, which knows every case; so is a group that fails, one event after the
 //! other, and no event spoils another one.
 //!
 //! All is read before anything is written, in one statement for each kind of row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::debug;
 
-use super::lanes::Item;
-use super::{Taken, cause_of, check_against, is_same};
+use super::{Item, Taken, cause_of, check_against, is_same};
 use crate::cause::Causes;
 use crate::error::Error;
 use crate::linking::{self, Touched};
@@ -23,12 +22,12 @@ use crate::store::locks;
 use crate::unit::{Decisions, Unit};
 
 /// Takes in what can be taken in together. `None` of what has to be taken in alone.
-pub async fn take(decisions: &Decisions, items: &[Item]) -> Vec<Option<Taken>> {
-    if items.len() < 2 {
-        return items.iter().map(|_| None).collect();
-    }
+pub(super) async fn take(
+    decisions: &Decisions,
+    items: &[Item],
+) -> Vec<Option<Result<Taken, Error>>> {
     match take_once(decisions, items).await {
-        Ok(taken) => taken,
+        Ok(taken) => taken.into_iter().map(|taken| taken.map(Ok)).collect(),
         Err(error) => {
             debug!(
                 events = items.len(),
@@ -54,7 +53,7 @@ async fn take_once(decisions: &Decisions, items: &[Item]) -> Result<Vec<Option<T
         .iter()
         .map(|item| item.event.event_id.as_str())
         .collect();
-    let mut unit = decisions.begin(Causes::each()).await?;
+    let mut unit = decisions.begin(Causes::Each(BTreeMap::new())).await?;
     let account = |keys: &Keys<'_>| linking::account_lock(keys.provider, keys.account);
     locks::take(
         unit.db(),
@@ -106,8 +105,8 @@ async fn write(unit: &mut Unit<'_>, plain: &[Plain<'_>]) -> Result<(), Error> {
         }
         linking::touch(&mut touched, pairs.clone());
     }
-    let written = billing::insert_each(unit.db(), rows).await?;
-    if written < plain.len() as u64 {
+    let written = billing::insert_each(unit.db(), &rows).await?;
+    if written.len() < plain.len() {
         // Another replica was faster with one of them.
         return Err(Error::NotTogether);
     }

@@ -22,8 +22,9 @@ use crate::error::Error;
 use crate::fields::Fields;
 use crate::requests::roster::Kind;
 use crate::rows;
+use crate::store::bulk;
 use crate::store::roster::staged::Staged;
-use crate::store::roster::{bulk, missing, staged};
+use crate::store::roster::{missing, staged};
 use crate::store::{self, from_micros};
 
 /// Rows compared at once.

@@ -19,7 +19,7 @@ use sea_orm::{
 use super::entity::billing_events;
 use super::keys::{GymKey, MembershipKey};
 use super::links::Pair;
-use super::{Step, StoreError, columns, from_micros, micros, placeholders};
+use super::{Step, StoreError, columns, from_micros, in_list, micros};
 
 pub use each::{insert_each, list_tied_of_each};
 
@@ -221,75 +221,16 @@ fn with_links(rows: Vec<WithLink>) -> Vec<Held> {
     held.into_values().collect()
 }
 
-/// What of an account could be claimed by one of these references or by this name: parked events,
-/// and those linked by less than the subscription or the name.
-pub async fn list_claimable(
-    db: &impl ConnectionTrait,
-    keys: &Keys<'_>,
-) -> Result<Vec<billing_events::Model>, StoreError> {
-    use billing_events::Column;
-    // The account is named in each branch, as in `list_tied`.
-    let any_of = |ids: &[(Column, Option<&str>)]| {
-        ids.iter()
-            .filter_map(|(column, id)| Some((column, (*id)?)))
-            .fold(Condition::any(), |any, (column, id)| {
-                any.add(
-                    Condition::all()
-                        .add(Column::Provider.eq(keys.provider))
-                        .add(Column::Account.eq(keys.account))
-                        .add(column.eq(id)),
-                )
-            })
-    };
-    let all = [
-        (Column::SubscriptionId, keys.subscription),
-        (Column::NamedMembership, keys.named_membership),
-        (Column::CustomerId, keys.customer),
-        (Column::MandateId, keys.mandate),
-    ];
-    let mut found = Vec::new();
-    let known = any_of(&all);
-    if !known.is_empty() {
-        found = parked(db, known).await?;
-    }
-    let stronger = any_of(&all[..2]);
-    if stronger.is_empty() {
-        return Ok(found);
-    }
-    let weakly_linked = billing_events::Entity::find()
-        // Written as in the indexes, which SQLite does not use otherwise.
-        .filter(Expr::cust("is_weakly_linked"))
-        .filter(stronger)
-        .order_by_asc(Column::EventId)
-        .all(db)
-        .await
-        .step("reading weakly linked billing events")?;
-    found.extend(weakly_linked);
-    Ok(found)
-}
-
 /// All parked events of an account, oldest first.
 pub async fn list_parked_of_account(
     db: &impl ConnectionTrait,
     provider: &str,
     account: &str,
 ) -> Result<Vec<billing_events::Model>, StoreError> {
-    parked(
-        db,
-        Condition::all()
-            .add(billing_events::Column::Provider.eq(provider))
-            .add(billing_events::Column::Account.eq(account)),
-    )
-    .await
-}
-
-async fn parked(
-    db: &impl ConnectionTrait,
-    condition: Condition,
-) -> Result<Vec<billing_events::Model>, StoreError> {
     billing_events::Entity::find()
         .filter(billing_events::Column::ParkedAt.is_not_null())
-        .filter(condition)
+        .filter(billing_events::Column::Provider.eq(provider))
+        .filter(billing_events::Column::Account.eq(account))
         .order_by_asc(billing_events::Column::ParkedAt)
         .order_by_asc(billing_events::Column::EventId)
         .all(db)
@@ -334,17 +275,15 @@ pub async fn list_of_memberships(
     if memberships.is_empty() {
         return Ok(Vec::new());
     }
+    let (list, ids) = in_list(2, memberships.iter().map(MembershipId::as_str));
     let sql = format!(
         "select distinct {} from billing_links l
          join billing_events e
            on e.provider = l.provider and e.account = l.account and e.event_id = l.event_id
-         where l.gym_id = $1 and l.membership_id in ({})",
+         where l.gym_id = $1 and l.membership_id in ({list})",
         columns::<billing_events::Entity>("e"),
-        placeholders(2, memberships.len())
     );
-    let values = std::iter::once(gym.as_str())
-        .chain(memberships.iter().map(MembershipId::as_str))
-        .map(Value::from);
+    let values = std::iter::once(gym.as_str().into()).chain(ids);
     billing_events::Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,

@@ -179,6 +179,12 @@ impl Store {
             .step("listening")
     }
 
+    /// How many groups of the same kind are worth doing at once: PostgreSQL flushes for all who
+    /// commit meanwhile, SQLite has one writer.
+    pub fn lanes(&self) -> usize {
+        if self.is_postgres() { 4 } else { 1 }
+    }
+
     /// PostgreSQL, where several replicas may work on the same tables.
     pub fn is_postgres(&self) -> bool {
         self.database.get_database_backend() == DbBackend::Postgres

@@ -11,8 +11,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Val
 use serde::Deserialize;
 
 use super::keys::{GymKey, MemberKey};
-use super::outbox::ROWS_AT_ONCE;
-use super::{Step, StoreError, micros, placeholders, tuples};
+use super::{Step, StoreError, micros, placeholders, portions, tuples};
 
 /// A decision about a member.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -62,7 +61,7 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
         DbBackend::Postgres => "for update of o",
         _ => "",
     };
-    for some in acked.chunks(ROWS_AT_ONCE) {
+    for some in portions(acked) {
         let sql = format!(
             "insert into decision_history (gym_id, member_id, decided_at, version, payload)
              select o.gym_id, o.member_id, v.column2, o.version, o.payload
@@ -92,7 +91,7 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
     Ok(())
 }
 
-/// Adds rows that are not there yet; at most [`ROWS_AT_ONCE`].
+/// Adds rows that are not there yet; at most a thousand.
 pub(super) async fn insert(db: &impl ConnectionTrait, rows: &[Decided]) -> Result<(), DbErr> {
     let sql = format!(
         "insert into decision_history (gym_id, member_id, decided_at, version, payload)

@@ -10,7 +10,7 @@ use sea_orm::{
 use super::billing::Keys;
 use super::entity::{billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
-use super::{Step, StoreError, placeholders, tuples};
+use super::{Step, StoreError, in_list, portions, tuples};
 
 /// A membership in its gym.
 pub type Pair = (GymKey, MembershipKey);
@@ -83,6 +83,8 @@ pub async fn list_candidates_of_each(
     db: &impl ConnectionTrait,
     keys: &[Keys<'_>],
 ) -> Result<BTreeMap<usize, Vec<Candidate>>, StoreError> {
+    // Filled up with rows of nulls, as in `in_list`.
+    let length = keys.len().next_power_of_two();
     let known_by = |kind: &str| {
         format!(
             "select v.item, r.gym_id, r.membership_id, r.kind, r.is_current,
@@ -102,11 +104,16 @@ pub async fn list_candidates_of_each(
          from v cross join gym_accounts a
          join memberships m on m.gym_id = a.gym_id
          where a.provider = v.provider and a.account = v.account and m.membership_id = v.named",
-        tuples(1, 7, keys.len()),
+        tuples(1, 7, length),
         known_by("subscription"),
         known_by("customer"),
         known_by("mandate")
     );
+    let nothing = (keys.len()..length).flat_map(|_| {
+        let mut nothing: [Value; 7] = std::array::from_fn(|_| Value::String(None));
+        nothing[0] = Value::BigInt(None);
+        nothing
+    });
     let values = keys.iter().enumerate().flat_map(|(item, keys)| {
         [
             Value::from(item as i64),
@@ -121,7 +128,7 @@ pub async fn list_candidates_of_each(
     let rows = OfItem::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
-        values,
+        values.chain(nothing),
     ))
     .all(db)
     .await
@@ -139,14 +146,13 @@ pub async fn link_each(
     db: &impl ConnectionTrait,
     links: &[(Keys<'_>, &str, &Pair)],
 ) -> Result<(), StoreError> {
-    let sql = format!(
-        "insert into billing_links (provider, account, event_id, gym_id, membership_id)
-         values {} on conflict do nothing",
-        tuples(1, 5, links.len())
-    );
-    let values = links
-        .iter()
-        .flat_map(|(keys, event_id, (gym, membership))| {
+    for some in portions(links) {
+        let sql = format!(
+            "insert into billing_links (provider, account, event_id, gym_id, membership_id)
+             values {} on conflict do nothing",
+            tuples(1, 5, some.len())
+        );
+        let values = some.iter().flat_map(|(keys, event_id, (gym, membership))| {
             [
                 Value::from(keys.provider),
                 keys.account.into(),
@@ -155,14 +161,15 @@ pub async fn link_each(
                 membership.clone().into(),
             ]
         });
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("linking billing events")
-    .map(drop)
+        db.execute_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await
+        .step("linking billing events")?;
+    }
+    Ok(())
 }
 
 /// Gives the event to these memberships.
@@ -224,16 +231,14 @@ pub async fn list_linked(
     if memberships.is_empty() {
         return Ok(Vec::new());
     }
+    let (list, ids) = in_list(2, memberships.iter().map(MembershipId::as_str));
     let sql = format!(
         "select l.membership_id, e.event from billing_links l
          join billing_events e
            on e.provider = l.provider and e.account = l.account and e.event_id = l.event_id
-         where l.gym_id = $1 and l.membership_id in ({})",
-        placeholders(2, memberships.len())
+         where l.gym_id = $1 and l.membership_id in ({list})"
     );
-    let values = std::iter::once(gym.as_str())
-        .chain(memberships.iter().map(MembershipId::as_str))
-        .map(Value::from);
+    let values = std::iter::once(gym.as_str().into()).chain(ids);
     let linked = Linked::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,

@@ -15,7 +15,8 @@ pub async fn take(
     exclusive: BTreeSet<String>,
     shared: BTreeSet<String>,
 ) -> Result<(), StoreError> {
-    if db.get_database_backend() != DbBackend::Postgres {
+    let is_nothing = exclusive.is_empty() && shared.is_empty();
+    if is_nothing || db.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
     let mut sql = String::from("select 1");

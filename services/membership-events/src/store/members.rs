@@ -4,18 +4,15 @@ use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
 use jiff::Timestamp;
-use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, Set, Statement, Value,
+    QueryOrder, QuerySelect, Statement, Value,
 };
 
-use super::entity::{members, memberships};
+use super::entity::members;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, columns, micros, placeholders, tuples};
-
-/// SQLite takes 32,766 values in a statement, and a decision has four.
-const DECISIONS_AT_ONCE: usize = 1_000;
+use super::{Step, StoreError, columns, in_list, micros, portions, tuples};
 
 /// The person's row.
 pub async fn find(
@@ -42,14 +39,13 @@ pub async fn lock(
         DbBackend::Postgres => "for update",
         _ => "",
     };
+    let (list, ids) = in_list(2, ids.iter().map(MemberId::as_str));
     let sql = format!(
-        "select {} from members where gym_id = $1 and member_id in ({}) order by member_id {lock}",
+        "select {} from members where gym_id = $1 and member_id in ({list})
+         order by member_id {lock}",
         columns::<members::Entity>("members"),
-        placeholders(2, ids.len())
     );
-    let values = std::iter::once(gym.as_str())
-        .chain(ids.iter().map(MemberId::as_str))
-        .map(Value::from);
+    let values = std::iter::once(gym.as_str().into()).chain(ids);
     members::Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
@@ -70,79 +66,41 @@ pub async fn lock_people_of(
     gym: &GymId,
     memberships: &BTreeSet<MembershipId>,
 ) -> Result<Vec<members::Model>, StoreError> {
-    let ids = || memberships.iter().map(MembershipId::as_str);
-    if db.get_database_backend() == DbBackend::Postgres {
-        memberships::Entity::find()
-            .select_only()
-            .column(memberships::Column::MembershipId)
-            .filter(memberships::Column::GymId.eq(gym.as_str()))
-            .filter(memberships::Column::MembershipId.is_in(ids()))
-            .order_by_asc(memberships::Column::MembershipId)
-            .lock_exclusive()
-            .into_tuple::<String>()
-            .all(db)
-            .await
-            .step("locking memberships")?;
-    }
     let lock = match db.get_database_backend() {
         DbBackend::Postgres => "for update",
         _ => "",
     };
+    let (list, ids) = in_list(2, memberships.iter().map(MembershipId::as_str));
+    let values = || std::iter::once(gym.as_str().into()).chain(ids.iter().cloned());
+    if db.get_database_backend() == DbBackend::Postgres {
+        let sql = format!(
+            "select 1 from memberships where gym_id = $1 and membership_id in ({list})
+             order by membership_id {lock}"
+        );
+        db.execute_raw(Statement::from_sql_and_values(
+            DbBackend::Postgres,
+            sql,
+            values(),
+        ))
+        .await
+        .step("locking memberships")?;
+    }
     let sql = format!(
         "select {} from members
          where gym_id = $1 and member_id in (
              select member_id from membership_people
-             where gym_id = $1 and membership_id in ({}))
+             where gym_id = $1 and membership_id in ({list}))
          order by member_id {lock}",
         columns::<members::Entity>("members"),
-        placeholders(2, memberships.len())
     );
-    let values = std::iter::once(gym.as_str()).chain(ids()).map(Value::from);
     members::Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
-        values,
+        values(),
     ))
     .all(db)
     .await
     .step("locking members")
-}
-
-/// Creates the person, or replaces e-mail, name and source version.
-pub async fn put(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    member: &MemberId,
-    email: &str,
-    name: &str,
-    source_version: i64,
-) -> Result<(), StoreError> {
-    let row = members::ActiveModel {
-        gym_id: Set(gym.into()),
-        member_id: Set(member.into()),
-        email: Set(email.to_owned()),
-        name: Set(name.to_owned()),
-        source_version: Set(source_version),
-        version: Set(0),
-        state: Set(None),
-        changes_at: Set(None),
-        overrides: Set("[]".to_owned()),
-        erased: Set(false),
-    };
-    members::Entity::insert(row)
-        .on_conflict(
-            OnConflict::columns([members::Column::GymId, members::Column::MemberId])
-                .update_columns([
-                    members::Column::Email,
-                    members::Column::Name,
-                    members::Column::SourceVersion,
-                ])
-                .to_owned(),
-        )
-        .exec_without_returning(db)
-        .await
-        .step("writing a member")
-        .map(drop)
 }
 
 /// Marks a person as erased: nothing is decided any more. Name and e-mail are there until
@@ -176,21 +134,6 @@ pub async fn forget(
         .map(drop)
 }
 
-/// Replaces the list of overrides (JSON).
-pub async fn put_overrides(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    member: &MemberId,
-    overrides: String,
-) -> Result<(), StoreError> {
-    update(gym, member)
-        .col_expr(members::Column::Overrides, Expr::value(overrides))
-        .exec(db)
-        .await
-        .step("writing overrides")
-        .map(drop)
-}
-
 /// A decision to keep.
 #[derive(Debug, Clone)]
 pub struct NewDecision {
@@ -208,21 +151,18 @@ pub struct NewDecision {
 pub async fn put_decisions(
     db: &impl ConnectionTrait,
     gym: &GymId,
-    decisions: Vec<NewDecision>,
+    decisions: &[NewDecision],
 ) -> Result<(), StoreError> {
-    let mut decisions = decisions.into_iter().peekable();
-    while decisions.peek().is_some() {
-        let some = decisions.by_ref().take(DECISIONS_AT_ONCE);
-        let mut values: Vec<Value> = vec![gym.as_str().into()];
-        values.extend(some.flat_map(|one| {
+    for some in portions(decisions) {
+        let values = std::iter::once(gym.as_str().into()).chain(some.iter().flat_map(|one| {
             [
                 Value::from(one.member.as_str()),
                 one.version.into(),
-                one.state.into(),
+                one.state.as_str().into(),
                 one.changes_at.map(micros).into(),
             ]
         }));
-        let sql = if values.len() == 5 {
+        let sql = if some.len() == 1 {
             "update members set version = $3, state = $4, changes_at = $5
              where gym_id = $1 and member_id = $2"
                 .to_owned()
@@ -230,7 +170,7 @@ pub async fn put_decisions(
             format!(
                 "update members set version = v.column2, state = v.column3, changes_at = v.column4
                  from (values {}) as v where gym_id = $1 and member_id = v.column1",
-                tuples(2, 4, values.len() / 4)
+                tuples(2, 4, some.len())
             )
         };
         db.execute_raw(Statement::from_sql_and_values(

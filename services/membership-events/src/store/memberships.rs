@@ -1,17 +1,14 @@
-//! Memberships, the people of each, and the references under which providers know them.
+//! Memberships, the people of each, and the references under which providers know them. What
+//! writes them is in [`super::bulk`].
 
 use std::collections::BTreeSet;
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
-use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Set,
-    Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
 
-use super::entity::{billing_references, gyms, membership_people, memberships};
-use super::keys::{MemberKey, MembershipKey};
-use super::{Step, StoreError, columns, placeholders};
+use super::entity::{gyms, memberships};
+use super::keys::MembershipKey;
+use super::{Step, StoreError, columns, in_list};
 
 /// The row, locked until the transaction ends.
 pub async fn lock(
@@ -37,78 +34,33 @@ pub async fn lock(
     .step("locking a membership")
 }
 
-/// Creates or replaces the whole row.
-pub async fn put(db: &impl ConnectionTrait, row: memberships::Model) -> Result<(), StoreError> {
-    use memberships::Column;
-    let row = memberships::ActiveModel {
-        gym_id: Set(row.gym_id),
-        membership_id: Set(row.membership_id),
-        plan_id: Set(row.plan_id),
-        holders: Set(row.holders),
-        payer_member_id: Set(row.payer_member_id),
-        starts_on: Set(row.starts_on),
-        ends_on: Set(row.ends_on),
-        next_plan_id: Set(row.next_plan_id),
-        next_plan_from: Set(row.next_plan_from),
-        cancelled_at: Set(row.cancelled_at),
-        cancel_ends_on: Set(row.cancel_ends_on),
-        pauses: Set(row.pauses),
-        provider_pauses_ended_at: Set(row.provider_pauses_ended_at),
-        resumed_source_version: Set(row.resumed_source_version),
-        billing_provider: Set(row.billing_provider),
-        billing_account: Set(row.billing_account),
-        billing_subscription: Set(row.billing_subscription),
-        billing_customer: Set(row.billing_customer),
-        billing_mandate: Set(row.billing_mandate),
-        source_version: Set(row.source_version),
-        written_at: Set(row.written_at),
-    };
-    memberships::Entity::insert(row)
-        .on_conflict(
-            OnConflict::columns([Column::GymId, Column::MembershipId])
-                .update_columns([
-                    Column::PlanId,
-                    Column::Holders,
-                    Column::PayerMemberId,
-                    Column::StartsOn,
-                    Column::EndsOn,
-                    Column::NextPlanId,
-                    Column::NextPlanFrom,
-                    Column::CancelledAt,
-                    Column::CancelEndsOn,
-                    Column::Pauses,
-                    Column::ProviderPausesEndedAt,
-                    Column::ResumedSourceVersion,
-                    Column::BillingProvider,
-                    Column::BillingAccount,
-                    Column::BillingSubscription,
-                    Column::BillingCustomer,
-                    Column::BillingMandate,
-                    Column::SourceVersion,
-                    Column::WrittenAt,
-                ])
-                .to_owned(),
-        )
-        .exec_without_returning(db)
-        .await
-        .step("writing a membership")
-        .map(drop)
-}
-
 /// All memberships of which any of `people` is a holder or the payer.
 pub async fn list_of_people(
     db: &impl ConnectionTrait,
     gym: &GymId,
     people: &BTreeSet<MemberId>,
 ) -> Result<Vec<memberships::Model>, StoreError> {
-    list_of_people_with_gym(db, gym, people)
+    list_held(db, gym, people)
         .await
-        .map(|(_, memberships)| memberships)
+        .map(|held| held.memberships)
 }
 
-/// A membership with its gym's row.
+/// What people hold or pay for, all from the same moment.
+#[derive(Debug, Default)]
+pub struct HeldByPeople {
+    /// The gym's row; none where there is no membership.
+    pub gym: Option<gyms::Model>,
+    /// The memberships.
+    pub memberships: Vec<memberships::Model>,
+    /// Subscriptions of former billing references, of memberships that have none now.
+    pub former_subscriptions: Vec<(MembershipKey, String)>,
+    /// The billing events of each membership, JSON.
+    pub events: Vec<(MembershipKey, String)>,
+}
+
+/// A membership with its gym's row and what billing knows of it.
 #[derive(FromQueryResult)]
-struct WithGym {
+struct WithAll {
     #[sea_orm(nested)]
     membership: memberships::Model,
     gym_name: String,
@@ -116,30 +68,42 @@ struct WithGym {
     overdue_grace: i64,
     overdue_scope: String,
     gym_source_version: i64,
+    former: Option<String>,
+    events: Option<String>,
 }
 
-/// As [`list_of_people`], with the gym's row from the same moment; none where there is no
-/// membership.
-pub async fn list_of_people_with_gym(
+/// What decides about people, in one statement: a door may be waiting.
+pub async fn list_held(
     db: &impl ConnectionTrait,
     gym: &GymId,
     people: &BTreeSet<MemberId>,
-) -> Result<(Option<gyms::Model>, Vec<memberships::Model>), StoreError> {
+) -> Result<HeldByPeople, StoreError> {
+    let (list, ids) = in_list(2, people.iter().map(MemberId::as_str));
+    let (list_of, as_text) = match db.get_database_backend() {
+        DbBackend::Postgres => ("json_agg", "::text"),
+        _ => ("json_group_array", ""),
+    };
     let sql = format!(
         "select {}, g.name as gym_name, g.time_zone, g.overdue_grace, g.overdue_scope,
-                g.source_version as gym_source_version
+                g.source_version as gym_source_version,
+                case when m.billing_subscription is null then (
+                    select {list_of}(r.reference){as_text} from billing_references r
+                    where r.gym_id = m.gym_id and r.membership_id = m.membership_id
+                      and r.kind = 'subscription' and not r.is_current) end as former,
+                (select {list_of}(e.event){as_text} from billing_links l
+                 join billing_events e
+                   on e.provider = l.provider and e.account = l.account
+                      and e.event_id = l.event_id
+                 where l.gym_id = m.gym_id and l.membership_id = m.membership_id) as events
          from memberships m join gyms g on g.gym_id = m.gym_id
          where m.gym_id = $1 and m.membership_id in (
              select membership_id from membership_people
-             where gym_id = $1 and member_id in ({}))
+             where gym_id = $1 and member_id in ({list}))
          order by m.membership_id",
         columns::<memberships::Entity>("m"),
-        placeholders(2, people.len())
     );
-    let values = std::iter::once(gym.as_str())
-        .chain(people.iter().map(MemberId::as_str))
-        .map(Value::from);
-    let rows = WithGym::find_by_statement(Statement::from_sql_and_values(
+    let values = std::iter::once(gym.as_str().into()).chain(ids);
+    let rows = WithAll::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
         values,
@@ -147,10 +111,21 @@ pub async fn list_of_people_with_gym(
     .all(db)
     .await
     .step("reading memberships")?;
-    let mut its_gym = None;
-    let mut memberships = Vec::with_capacity(rows.len());
+    let mut held = HeldByPeople::default();
     for row in rows {
-        its_gym.get_or_insert_with(|| gyms::Model {
+        let id = &row.membership.membership_id;
+        for (list, texts) in [
+            (&mut held.former_subscriptions, &row.former),
+            (&mut held.events, &row.events),
+        ] {
+            let texts = texts_of(texts.as_deref()).map_err(|_| StoreError::Nonsense {
+                table: "billing_events",
+                column: "event",
+                row: format!("linked to {id}"),
+            })?;
+            list.extend(texts.into_iter().map(|text| (id.clone(), text)));
+        }
+        held.gym.get_or_insert_with(|| gyms::Model {
             gym_id: row.membership.gym_id.clone(),
             name: row.gym_name,
             time_zone: row.time_zone,
@@ -158,9 +133,16 @@ pub async fn list_of_people_with_gym(
             overdue_scope: row.overdue_scope,
             source_version: row.gym_source_version,
         });
-        memberships.push(row.membership);
+        held.memberships.push(row.membership);
     }
-    Ok((its_gym, memberships))
+    Ok(held)
+}
+
+/// A list that the database made; none is empty.
+fn texts_of(json: Option<&str>) -> Result<Vec<String>, serde_json::Error> {
+    json.map(serde_json::from_str)
+        .transpose()
+        .map(Option::unwrap_or_default)
 }
 
 /// Subscriptions of former billing references, as (membership, subscription id).
@@ -177,14 +159,13 @@ pub async fn list_former_subscriptions(
         membership_id: MembershipKey,
         reference: String,
     }
+    let (list, ids) = in_list(2, memberships.iter().map(MembershipId::as_str));
     let sql = format!(
         "select membership_id, reference from billing_references
-         where gym_id = $1 and membership_id in ({}) and kind = 'subscription' and not is_current",
-        placeholders(2, memberships.len())
+         where gym_id = $1 and membership_id in ({list}) and kind = 'subscription'
+           and not is_current"
     );
-    let values = std::iter::once(gym.as_str())
-        .chain(memberships.iter().map(MembershipId::as_str))
-        .map(Value::from);
+    let values = std::iter::once(gym.as_str().into()).chain(ids);
     let former = Former::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
@@ -197,109 +178,4 @@ pub async fn list_former_subscriptions(
         .into_iter()
         .map(|row| (row.membership_id, row.reference))
         .collect())
-}
-
-/// Holders and payers of these memberships, sorted.
-pub async fn people_of(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    memberships: &BTreeSet<MembershipId>,
-) -> Result<Vec<MemberKey>, StoreError> {
-    #[derive(FromQueryResult)]
-    struct Person {
-        member_id: MemberKey,
-    }
-    let sql = format!(
-        "select member_id from membership_people where gym_id = $1 and membership_id in ({})",
-        placeholders(2, memberships.len())
-    );
-    let values = std::iter::once(gym.as_str())
-        .chain(memberships.iter().map(MembershipId::as_str))
-        .map(Value::from);
-    let people = Person::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(db)
-    .await
-    .step("reading the people of a membership")?;
-    let mut people: Vec<MemberKey> = people.into_iter().map(|row| row.member_id).collect();
-    people.sort_unstable();
-    people.dedup();
-    Ok(people)
-}
-
-/// Makes `people` the holders and payer of the membership.
-pub async fn replace_people(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    membership: &MembershipId,
-    people: &BTreeSet<MemberId>,
-) -> Result<(), StoreError> {
-    membership_people::Entity::delete_many()
-        .filter(membership_people::Column::GymId.eq(gym.as_str()))
-        .filter(membership_people::Column::MembershipId.eq(membership.as_str()))
-        .exec(db)
-        .await
-        .step("writing the people of a membership")?;
-    let rows = people.iter().map(|member| membership_people::ActiveModel {
-        gym_id: Set(gym.into()),
-        member_id: Set(member.into()),
-        membership_id: Set(membership.into()),
-    });
-    membership_people::Entity::insert_many(rows)
-        .exec_without_returning(db)
-        .await
-        .step("writing the people of a membership")
-        .map(drop)
-}
-
-/// Makes these the current references, as (kind, id); all others of the membership become former.
-pub async fn replace_references(
-    db: &impl ConnectionTrait,
-    gym: &GymId,
-    membership: &MembershipId,
-    account: Option<(&str, &str)>,
-    references: &[(&'static str, String)],
-) -> Result<(), StoreError> {
-    use billing_references::Column;
-    billing_references::Entity::update_many()
-        .filter(Column::GymId.eq(gym.as_str()))
-        .filter(Column::MembershipId.eq(membership.as_str()))
-        .col_expr(Column::IsCurrent, Expr::value(false))
-        .exec(db)
-        .await
-        .step("writing billing references")?;
-    let Some((provider, account)) = account.filter(|_| !references.is_empty()) else {
-        return Ok(());
-    };
-    let rows = references
-        .iter()
-        .map(|(kind, reference)| billing_references::ActiveModel {
-            provider: Set(provider.to_owned()),
-            account: Set(account.to_owned()),
-            kind: Set((*kind).to_owned()),
-            reference: Set(reference.clone()),
-            gym_id: Set(gym.into()),
-            membership_id: Set(membership.into()),
-            is_current: Set(true),
-        });
-    billing_references::Entity::insert_many(rows)
-        .on_conflict(
-            OnConflict::columns([
-                Column::Provider,
-                Column::Account,
-                Column::Kind,
-                Column::Reference,
-                Column::GymId,
-                Column::MembershipId,
-            ])
-            .update_column(Column::IsCurrent)
-            .to_owned(),
-        )
-        .exec_without_returning(db)
-        .await
-        .step("writing billing references")
-        .map(drop)
 }

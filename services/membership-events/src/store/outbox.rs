@@ -16,10 +16,7 @@ use sea_orm::{
 
 use super::entity::outbox;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError};
-
-/// SQLite takes 32,766 values in a statement, and a row has eight.
-pub(super) const ROWS_AT_ONCE: usize = 1_000;
+use super::{Step, StoreError, portions};
 
 /// A row to write.
 #[derive(Debug, Clone)]
@@ -76,16 +73,14 @@ pub async fn insert(
     rows: Vec<NewRow>,
 ) -> Result<Vec<outbox::Model>, StoreError> {
     let mut written = Vec::with_capacity(rows.len());
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let batch: Vec<NewRow> = rows.by_ref().take(ROWS_AT_ONCE).collect();
+    for some in portions(&rows) {
         // One statement, and not a question before it: a door may be waiting.
         let mut sql = String::from(
             "insert into outbox (gym_id, member_id, version, payload, traceparent, occurred_at,
                                  created_at, claimed_until) values ",
         );
-        let mut values: Vec<Value> = Vec::with_capacity(batch.len() * 8);
-        for (index, row) in batch.iter().enumerate() {
+        let mut values: Vec<Value> = Vec::with_capacity(some.len() * 8);
+        for (index, row) in some.iter().enumerate() {
             let n = values.len();
             let [
                 gym,
@@ -109,7 +104,7 @@ pub async fn insert(
                 row.gym_id.clone().into(),
                 row.member_id.clone().into(),
                 row.version.into(),
-                row.payload.clone().into(),
+                row.payload.as_str().into(),
                 row.traceparent.clone().into(),
                 row.occurred_at.into(),
                 row.created_at.into(),
@@ -125,31 +120,32 @@ pub async fn insert(
         .all(db)
         .await
         .step("writing the outbox")?;
-        let mut numbers: BTreeMap<MemberKey, (i64, i64)> = numbers
-            .into_iter()
-            .map(|row| (row.member_id, (row.seq, row.claimed_until)))
-            .collect();
-        written.extend(batch.into_iter().filter_map(|row| {
-            let (seq, claimed_until) = numbers.remove(&row.member_id)?;
-            Some(outbox::Model {
-                seq,
-                gym_id: row.gym_id,
-                member_id: row.member_id,
-                version: row.version,
-                payload: row.payload,
-                traceparent: row.traceparent,
-                occurred_at: row.occurred_at,
-                created_at: row.created_at,
-                claimed_until,
-            })
-        }));
+        written.extend(numbers);
     }
-    Ok(written)
+    let mut numbers: BTreeMap<MemberKey, (i64, i64)> = written
+        .into_iter()
+        .map(|row: Written| (row.member_id, (row.seq, row.claimed_until)))
+        .collect();
+    let numbered = rows.into_iter().filter_map(|row| {
+        let (seq, claimed_until) = numbers.remove(&row.member_id)?;
+        Some(outbox::Model {
+            seq,
+            gym_id: row.gym_id,
+            member_id: row.member_id,
+            version: row.version,
+            payload: row.payload,
+            traceparent: row.traceparent,
+            occurred_at: row.occurred_at,
+            created_at: row.created_at,
+            claimed_until,
+        })
+    });
+    Ok(numbered.collect())
 }
 
 /// Takes rows that [`insert`] left to nobody.
 pub async fn take(db: &impl ConnectionTrait, seqs: &[i64], until: i64) -> Result<(), StoreError> {
-    for some in seqs.chunks(ROWS_AT_ONCE) {
+    for some in portions(seqs) {
         outbox::Entity::update_many()
             .filter(outbox::Column::Seq.is_in(some.iter().copied()))
             .col_expr(outbox::Column::ClaimedUntil, Expr::value(until))

@@ -4,7 +4,6 @@
 //! outbox; every step it takes is conditional on that claim. Statements work on a page at a time,
 //! because an import has hundreds of thousands of rows.
 
-pub mod bulk;
 pub mod imports;
 pub mod missing;
 pub mod staged;

@@ -4,41 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MemberId};
 
-use super::{By, Outcome};
+use super::{Change, Facts, Outcome, Verdict};
 use crate::error::Error;
 use crate::requests::PutMember;
-use crate::store;
-use crate::unit::Decisions;
+use crate::store::bulk::Person;
 
 /// A first write has no row to lock yet.
 pub(crate) fn member_lock(gym: &GymId, member: &MemberId) -> String {
     format!("member/{gym}/{member}")
 }
 
-/// Creates or replaces a person.
-pub async fn put_member(decisions: &Decisions, by: &By, put: PutMember) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| put_member_once(decisions, by, &put))
-        .await
-}
-
-async fn put_member_once(
-    decisions: &Decisions,
-    by: &By,
-    put: &PutMember,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    let lock = BTreeSet::from([member_lock(&put.gym, &put.member)]);
-    store::locks::take(unit.db(), lock, BTreeSet::new()).await?;
-    if store::gyms::find(unit.db(), &put.gym).await?.is_none() {
-        return Err(Error::Unknown("gym"));
-    }
-    let id = BTreeSet::from([put.member.clone()]);
-    let held = store::members::lock(unit.db(), &put.gym, &id).await?.pop();
-    let version = held.as_ref().map_or(0, |held| held.version);
+/// Creates or replaces a person, about whom nothing is decided by that.
+pub(super) fn weigh(put: &PutMember, facts: &Facts) -> Result<Verdict, Error> {
+    let held = facts.find_person(&put.member);
     if let Some(held) = held {
         if held.source_version > put.source_version {
-            return Ok(Outcome::stale(held.source_version));
+            return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
         }
         if held.erased {
             return Err(Error::Refused(
@@ -46,20 +27,19 @@ async fn put_member_once(
             ));
         }
     }
-    store::members::put(
-        unit.db(),
-        &put.gym,
-        &put.member,
-        &put.email,
-        &put.name,
-        put.source_version,
-    )
-    .await?;
-    unit.commit().await?;
-    let members = if version == 0 {
-        BTreeMap::new()
-    } else {
-        BTreeMap::from([(put.member.clone(), version)])
-    };
-    Ok(Outcome::applied(put.source_version, members))
+    let version = held.map(|held| held.version).filter(|version| *version > 0);
+    let members: BTreeMap<MemberId, i64> = version
+        .map(|version| (put.member.clone(), version))
+        .into_iter()
+        .collect();
+    let outcome = Outcome::applied(put.source_version, members);
+    let mut change = Change::about(BTreeSet::new(), outcome);
+    change.person = Some(Person {
+        member_id: (&put.member).into(),
+        email: put.email.clone(),
+        name: put.name.clone(),
+        source_version: put.source_version,
+        erased: false,
+    });
+    Ok(change.into())
 }

@@ -1,101 +1,102 @@
 //! Memberships: made, changed, cancelled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MemberId, MembershipId};
 
-use super::{By, Outcome, decide_membership, lock_membership};
+use super::{Change, Facts, Outcome, Verdict};
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::linking::{self, Touched};
 use crate::requests::{CancelMembership, Cancelling, PutMembership, Reference};
+use crate::rows;
 use crate::store::billing::Keys;
+use crate::store::bulk::{NewReference, Wanted};
 use crate::store::entity::memberships as membership_rows;
-use crate::store::{self, micros};
-use crate::unit::{Decisions, Unit};
+use crate::store::micros;
 
 /// Creates or replaces a membership. Pauses and a cancellation stay as they are.
-pub async fn put_membership(
-    decisions: &Decisions,
-    by: &By,
-    put: PutMembership,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| put_membership_once(decisions, by, &put))
-        .await
-}
-
-async fn put_membership_once(
-    decisions: &Decisions,
-    by: &By,
-    put: &PutMembership,
-) -> Result<Outcome, Error> {
-    let mut unit = decisions.begin(by.cause(decisions)).await?;
-    let reference = put.billing.as_ref();
-    let gym = [linking::gym_lock(&put.gym)].into();
-    store::locks::take(unit.db(), BTreeSet::new(), gym).await?;
-    let accounts = store::gyms::list_accounts(unit.db(), &put.gym).await?;
-    // What providers may call it: its reference, and its name in each account of the gym.
-    let mut keys: Vec<Keys<'_>> = accounts
-        .iter()
-        .filter(|(provider, account)| {
-            reference
-                .is_none_or(|r| (r.provider.as_str(), r.account.as_str()) != (provider, account))
-        })
-        .map(|(provider, account)| name_keys(provider, account, &put.membership))
-        .collect();
-    keys.extend(reference.map(|reference| reference_keys(reference, &put.membership)));
-    let mut locks: BTreeSet<String> = keys.iter().flat_map(linking::lock_names).collect();
-    locks.insert(membership_lock(&put.gym, &put.membership));
-    let shared = keys
-        .iter()
-        .map(|keys| linking::account_lock(keys.provider, keys.account))
-        .collect();
-    store::locks::take(unit.db(), locks, shared).await?;
-    if store::gyms::find(unit.db(), &put.gym).await?.is_none() {
-        return Err(Error::Unknown("gym"));
-    }
-    let held = store::memberships::lock(unit.db(), &put.gym, &put.membership).await?;
-    if let Some(held) = &held
+pub(super) fn weigh(put: &PutMembership, facts: &Facts) -> Result<Verdict, Error> {
+    let held = facts.find_membership(&put.membership);
+    if let Some(held) = held
         && held.source_version > put.source_version
     {
-        return Ok(Outcome::stale(held.source_version));
+        return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
     }
+    check_known(put, facts)?;
     let people: BTreeSet<MemberId> = put.holders.iter().chain(&put.payer).cloned().collect();
-    let ids = BTreeSet::from([put.membership.clone()]);
-    let before = store::memberships::people_of(unit.db(), &put.gym, &ids).await?;
-    let before: BTreeSet<MemberId> = before.into_iter().map(|key| key.0).collect();
-    let concerned: BTreeSet<MemberId> = before.union(&people).cloned().collect();
-    lock_known(&unit, put, &concerned).await?;
-    let row = membership_row(put, held.as_ref(), micros(unit.now()))?;
-    let new_reference = held.as_ref().is_none_or(|held| !same_reference(held, &row));
-    store::memberships::put(unit.db(), row).await?;
-    if before != people {
-        store::memberships::replace_people(unit.db(), &put.gym, &put.membership, &people).await?;
-    }
-    let mut touched = Touched::new();
-    if new_reference {
-        let ids = reference.map(Reference::ids).unwrap_or_default();
-        let account = reference.map(|r| (r.provider.as_str(), r.account.as_str()));
-        store::memberships::replace_references(unit.db(), &put.gym, &put.membership, account, &ids)
-            .await?;
-        for keys in &keys {
-            let claimable = store::billing::list_claimable(unit.db(), keys).await?;
-            linking::settle_held(unit.db(), claimable, unit.now(), &mut touched).await?;
-        }
-    }
-    // Other memberships can be touched as well, through invoices that two of them share.
-    linking::decide_touched(&mut unit, &touched).await?;
-    unit.decide(&put.gym, &concerned).await?;
-    let members = unit.commit().await?;
-    Ok(Outcome::applied(put.source_version, members))
+    let before = held.map(rows::people).transpose()?.unwrap_or_default();
+    let row = membership_row(put, held, micros(facts.now))?;
+    let outcome = Outcome::applied(put.source_version, BTreeMap::new());
+    let mut change = Change::about(before.union(&people).cloned().collect(), outcome);
+    change.is_new = held.is_none();
+    change.people = (before != people).then_some(people);
+    change.references = held
+        .is_none_or(|held| !same_reference(held, &row))
+        .then(|| references(put));
+    change.membership = Some(row);
+    Ok(change.into())
 }
 
-pub(crate) fn name_keys<'a>(
-    provider: &'a str,
-    account: &'a str,
-    membership: &'a MembershipId,
-) -> Keys<'a> {
+/// What providers may call it: its reference, and its name in each account of the gym.
+pub(super) fn keys_of<'a>(
+    put: &'a PutMembership,
+    accounts: &'a [(String, String)],
+) -> impl Iterator<Item = Keys<'a>> {
+    let reference = put.billing.as_ref();
+    let is_its = move |account: &(String, String)| {
+        reference.is_some_and(|of| {
+            (of.provider.as_str(), of.account.as_str()) == (&account.0, &account.1)
+        })
+    };
+    accounts
+        .iter()
+        .filter(move |account| !is_its(account))
+        .map(|(provider, account)| name_keys(provider, account, &put.membership))
+        .chain(reference.map(|reference| reference_keys(reference, &put.membership)))
+}
+
+/// What events of an account may call these memberships.
+pub(crate) fn wanted<'a>(
+    puts: impl IntoIterator<Item = &'a PutMembership>,
+    provider: &str,
+    account: &str,
+) -> Wanted {
+    let mut wanted = Wanted::default();
+    for put in puts {
+        wanted.names.push(put.membership.to_string());
+        let is_its = |reference: &&Reference| {
+            (reference.provider.as_str(), reference.account.as_str()) == (provider, account)
+        };
+        if let Some(reference) = put.billing.as_ref().filter(is_its) {
+            let ids = |id: Option<String>| id.into_iter();
+            let subscription = reference.subscription.as_ref().map(ToString::to_string);
+            let customer = reference.customer.as_ref().map(ToString::to_string);
+            let mandate = reference.mandate.as_ref().map(ToString::to_string);
+            wanted.subscriptions.extend(ids(subscription));
+            wanted.customers.extend(ids(customer));
+            wanted.mandates.extend(ids(mandate));
+        }
+    }
+    wanted
+}
+
+/// The rows of its billing reference.
+pub(crate) fn references(put: &PutMembership) -> Vec<NewReference> {
+    let Some(reference) = &put.billing else {
+        return Vec::new();
+    };
+    let ids = reference.ids().into_iter();
+    ids.map(|(kind, id)| NewReference {
+        membership: put.membership.clone(),
+        provider: reference.provider.to_string(),
+        account: reference.account.to_string(),
+        kind,
+        reference: id,
+    })
+    .collect()
+}
+
+fn name_keys<'a>(provider: &'a str, account: &'a str, membership: &'a MembershipId) -> Keys<'a> {
     Keys {
         provider,
         account,
@@ -108,10 +109,7 @@ pub(crate) fn name_keys<'a>(
     }
 }
 
-pub(crate) fn reference_keys<'a>(
-    reference: &'a Reference,
-    membership: &'a MembershipId,
-) -> Keys<'a> {
+fn reference_keys<'a>(reference: &'a Reference, membership: &'a MembershipId) -> Keys<'a> {
     let (provider, account) = (reference.provider.as_str(), reference.account.as_str());
     Keys {
         subscription: reference.subscription.as_ref().map(|id| id.as_str()),
@@ -121,21 +119,14 @@ pub(crate) fn reference_keys<'a>(
     }
 }
 
-/// Locks everybody concerned, all in one go and in the order of ids, before anything is decided
-/// about any of them. Holders and payer must be known and not erased.
-async fn lock_known(
-    unit: &Unit<'_>,
-    put: &PutMembership,
-    concerned: &BTreeSet<MemberId>,
-) -> Result<(), Error> {
-    let rows = store::members::lock(unit.db(), &put.gym, concerned).await?;
+/// Holders and payer must be known and not erased.
+fn check_known(put: &PutMembership, facts: &Facts) -> Result<(), Error> {
     let (mut unknown, mut erased) = (Fields::new(), Fields::new());
-    let mut look =
-        |field: String, id: &MemberId| match rows.iter().find(|row| row.member_id.0 == *id) {
-            None => unknown.fault(field, "no such member: PutMember comes first"),
-            Some(row) if row.erased => erased.fault(field, "the member was erased"),
-            Some(_) => {}
-        };
+    let mut look = |field: String, id: &MemberId| match facts.find_person(id) {
+        None => unknown.fault(field, "no such member: PutMember comes first"),
+        Some(row) if row.erased => erased.fault(field, "the member was erased"),
+        Some(_) => {}
+    };
     for (place, id) in put.places.iter().zip(&put.holders) {
         look(format!("member_ids[{place}]"), id);
     }
@@ -194,31 +185,17 @@ pub(crate) fn same_reference(held: &membership_rows::Model, row: &membership_row
 }
 
 /// A first write has no row to lock yet.
-fn membership_lock(gym: &GymId, membership: &MembershipId) -> String {
+pub(super) fn membership_lock(gym: &GymId, membership: &MembershipId) -> String {
     format!("membership/{gym}/{membership}")
 }
 
 /// Cancels a membership, or takes the cancellation back.
-pub async fn cancel_membership(
-    decisions: &Decisions,
-    by: &By,
-    cancel: CancelMembership,
-) -> Result<Outcome, Error> {
-    decisions
-        .retrying(|| cancel_membership_once(decisions, by, &cancel))
-        .await
-}
-
-async fn cancel_membership_once(
-    decisions: &Decisions,
-    by: &By,
-    cancel: &CancelMembership,
-) -> Result<Outcome, Error> {
-    let unit = decisions.begin(by.cause(decisions)).await?;
-    let mut row = lock_membership(&unit, &cancel.gym, &cancel.membership).await?;
-    if row.source_version > cancel.source_version {
-        return Ok(Outcome::stale(row.source_version));
+pub(super) fn weigh_cancel(cancel: &CancelMembership, facts: &Facts) -> Result<Verdict, Error> {
+    let held = facts.membership(&cancel.membership)?;
+    if held.source_version > cancel.source_version {
+        return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
     }
+    let mut row = held.clone();
     match cancel.change {
         Cancelling::TakeBack => {
             row.cancelled_at = None;
@@ -228,14 +205,15 @@ async fn cancel_membership_once(
             let ends_on = ends_on.map(|date| date.to_string());
             // A repeat does not move the instant of a cancellation that is held.
             if row.cancelled_at.is_none() || row.cancel_ends_on != ends_on {
-                row.cancelled_at = Some(micros(unit.now()));
+                row.cancelled_at = Some(micros(facts.now));
                 row.cancel_ends_on = ends_on;
             }
         }
     }
     row.source_version = cancel.source_version;
-    row.written_at = micros(unit.now());
-    store::memberships::put(unit.db(), row).await?;
-    let members = decide_membership(unit, &cancel.gym, &cancel.membership).await?;
-    Ok(Outcome::applied(cancel.source_version, members))
+    row.written_at = micros(facts.now);
+    let outcome = Outcome::applied(cancel.source_version, BTreeMap::new());
+    let mut change = Change::about(rows::people(&row)?, outcome);
+    change.membership = Some(row);
+    Ok(change.into())
 }

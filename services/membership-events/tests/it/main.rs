@@ -24,6 +24,7 @@ mod steered;
 mod stories;
 mod timers;
 mod together;
+mod together_writes;
 mod watch;
 mod workload;
 mod world;

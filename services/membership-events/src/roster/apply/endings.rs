@@ -14,7 +14,7 @@ use crate::roster::Stop;
 use crate::roster::claim::Claimed;
 use crate::rows;
 use crate::store;
-use crate::store::roster::bulk;
+use crate::store::bulk;
 use crate::store::roster::imports::Import;
 use crate::store::roster::missing::{self, Ending};
 use crate::store::roster::staged::Staged;

@@ -7,17 +7,17 @@ use access_domain::ids::{GymId, MemberId, MembershipId};
 use super::{Work, advanced, cause, is_change, kept};
 use crate::error::Error;
 use crate::linking::{self, Touched};
-use crate::requests::{PutMembership, Reference};
+use crate::requests::PutMembership;
 use crate::roster::Stop;
 use crate::roster::claim::Claimed;
 use crate::roster::compare::{self, ComparedMembership};
-use crate::store::roster::bulk::{self, NewReference};
+use crate::store::bulk::{self, NewReference};
 use crate::store::roster::imports::Import;
 use crate::store::roster::missing;
 use crate::store::roster::staged::Staged;
 use crate::store::{self, StoreError};
 use crate::unit::Unit;
-use crate::writes::membership::same_reference;
+use crate::writes::membership::{references, same_reference, wanted};
 
 pub(super) async fn apply(claimed: &Claimed, page: &[Staged]) -> Result<Work, Stop> {
     let decisions = &claimed.importer.decisions;
@@ -172,49 +172,14 @@ async fn put_references(
         })
         .collect();
     let ids: BTreeSet<MembershipId> = new.iter().map(|one| one.put.membership.clone()).collect();
-    let mut references = Vec::new();
-    for one in &new {
-        let Some(reference) = &one.put.billing else {
-            continue;
-        };
-        for (kind, id) in reference.ids() {
-            references.push(NewReference {
-                membership: one.put.membership.clone(),
-                provider: reference.provider.to_string(),
-                account: reference.account.to_string(),
-                kind,
-                reference: id,
-            });
-        }
-    }
+    let references: Vec<NewReference> = new.iter().flat_map(|one| references(&one.put)).collect();
     bulk::replace_references(unit.db(), gym, &ids, &references).await?;
     for (provider, account) in accounts {
-        let wanted = wanted(&new, provider, account);
+        let wanted = wanted(new.iter().map(|one| &one.put), provider, account);
         let claimable = bulk::list_claimable(unit.db(), provider, account, &wanted).await?;
         if !claimable.is_empty() {
             linking::settle_held(unit.db(), claimable, unit.now(), touched).await?;
         }
     }
     Ok(())
-}
-
-/// What events of an account may call these memberships.
-fn wanted(new: &[&ComparedMembership], provider: &str, account: &str) -> bulk::Wanted {
-    let mut wanted = bulk::Wanted::default();
-    for one in new {
-        wanted.names.push(one.put.membership.to_string());
-        let is_its = |reference: &&Reference| {
-            (reference.provider.as_str(), reference.account.as_str()) == (provider, account)
-        };
-        if let Some(reference) = one.put.billing.as_ref().filter(is_its) {
-            let text = |id: Option<String>| id.into_iter();
-            let subscription = reference.subscription.as_ref().map(ToString::to_string);
-            let customer = reference.customer.as_ref().map(ToString::to_string);
-            let mandate = reference.mandate.as_ref().map(ToString::to_string);
-            wanted.subscriptions.extend(text(subscription));
-            wanted.customers.extend(text(customer));
-            wanted.mandates.extend(text(mandate));
-        }
-    }
-    wanted
 }

@@ -8,30 +8,40 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use super::{COLUMNS, Held, Keys, WithLink, values_of, with_links};
 use crate::store::entity::billing_events;
-use crate::store::{Step, StoreError, columns, tuples};
+use crate::store::{Step, StoreError, columns, portions, tuples};
 
-/// Takes events in that are somebody's; answers how many were not held yet.
+/// Takes events in, as (event, JSON, when it was received), unparked. Answers the ids of those whose
+/// key was not taken before.
 pub async fn insert_each(
     db: &impl ConnectionTrait,
-    events: Vec<(&BillingEvent, String, Timestamp)>,
-) -> Result<u64, StoreError> {
-    let sql = format!(
-        "insert into billing_events (provider, account, event_id, event, invoice_id,
-            payment_id, subscription_id, customer_id, mandate_id, named_membership, received_at)
-         values {} on conflict do nothing",
-        tuples(1, COLUMNS, events.len())
-    );
-    let values = events
-        .into_iter()
-        .flat_map(|(event, json, received_at)| values_of(event, json, received_at));
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("taking billing events in")
-    .map(|done| done.rows_affected())
+    events: &[(&BillingEvent, String, Timestamp)],
+) -> Result<Vec<String>, StoreError> {
+    #[derive(FromQueryResult)]
+    struct New {
+        event_id: String,
+    }
+    let mut inserted = Vec::with_capacity(events.len());
+    for some in portions(events) {
+        let sql = format!(
+            "insert into billing_events (provider, account, event_id, event, invoice_id, payment_id,
+                 subscription_id, customer_id, mandate_id, named_membership, received_at)
+             values {} on conflict do nothing returning event_id",
+            tuples(1, COLUMNS, some.len())
+        );
+        let values = some
+            .iter()
+            .flat_map(|(event, json, received_at)| values_of(event, json.clone(), *received_at));
+        let new = New::find_by_statement(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .all(db)
+        .await
+        .step("taking billing events in")?;
+        inserted.extend(new.into_iter().map(|row| row.event_id));
+    }
+    Ok(inserted)
 }
 
 /// One row per event and link, for each of several events.
@@ -48,6 +58,8 @@ pub async fn list_tied_of_each(
     keys: &[Keys<'_>],
     event_ids: &[&str],
 ) -> Result<BTreeMap<usize, Vec<Held>>, StoreError> {
+    // Filled up with rows of nulls, as in `in_list`.
+    let length = keys.len().next_power_of_two();
     let same = |condition: &str| {
         format!(
             "select v.item, e.provider, e.account, e.event_id from v cross join billing_events e
@@ -66,7 +78,7 @@ pub async fn list_tied_of_each(
            on l.provider = e.provider and l.account = e.account and l.event_id = e.event_id
          left join gym_accounts a
            on a.provider = l.provider and a.account = l.account and a.gym_id = l.gym_id",
-        tuples(1, 6, keys.len()),
+        tuples(1, 6, length),
         same("e.event_id = v.event_id"),
         same("e.invoice_id = v.invoice_id"),
         same("e.payment_id = v.payment_id"),
@@ -85,7 +97,12 @@ pub async fn list_tied_of_each(
                 keys.invoice.into(),
                 keys.payment.into(),
             ]
-        });
+        })
+        .chain((keys.len()..length).flat_map(|_| {
+            let mut nothing: [Value; 6] = std::array::from_fn(|_| Value::String(None));
+            nothing[0] = Value::BigInt(None);
+            nothing
+        }));
     let rows = WithItem::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
