@@ -29,7 +29,7 @@ pub mod timers;
 
 pub use connection::{DatabaseSettings, Store};
 
-use sea_orm::{EntityTrait, IdenStatic, Iterable, Value};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic, Iterable, Value};
 
 /// `count` placeholders from `$first` on, for a statement that is written out. Those that a door
 /// waits for are: to build a query anew each time takes longer than to run it.
@@ -63,6 +63,16 @@ pub(crate) fn in_list<'a>(
         values.resize(values.len().next_power_of_two(), Value::String(None));
     }
     (placeholders(first, values.len()), values)
+}
+
+/// The condition to be one of what `select` finds, found before anything else. As a join, which
+/// PostgreSQL makes of `in`, it would read all rows of a gym where it does not know yet how many
+/// there are.
+pub(crate) fn among(backend: DbBackend, select: &str) -> String {
+    match backend {
+        DbBackend::Postgres => format!("= any (array({select}))"),
+        _ => format!("in ({select})"),
+    }
 }
 
 /// Rows in portions of a few lengths, for the same reason as [`in_list`].

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::entity::members;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, columns, in_list, micros, portions, tuples};
+use super::{Step, StoreError, among, columns, in_list, micros, portions, tuples};
 
 /// The person's row.
 pub async fn find(
@@ -87,11 +87,16 @@ pub async fn lock_people_of(
     }
     let sql = format!(
         "select {} from members
-         where gym_id = $1 and member_id in (
-             select member_id from membership_people
-             where gym_id = $1 and membership_id in ({list}))
+         where gym_id = $1 and member_id {}
          order by member_id {lock}",
         columns::<members::Entity>("members"),
+        among(
+            db.get_database_backend(),
+            &format!(
+                "select member_id from membership_people
+                 where gym_id = $1 and membership_id in ({list})"
+            )
+        ),
     );
     members::Model::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),

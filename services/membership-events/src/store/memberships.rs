@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
 
 use super::entity::{gyms, memberships};
 use super::keys::MembershipKey;
-use super::{Step, StoreError, columns, in_list};
+use super::{Step, StoreError, among, columns, in_list};
 
 /// The row, locked until the transaction ends.
 pub async fn lock(
@@ -96,11 +96,16 @@ pub async fn list_held(
                       and e.event_id = l.event_id
                  where l.gym_id = m.gym_id and l.membership_id = m.membership_id) as events
          from memberships m join gyms g on g.gym_id = m.gym_id
-         where m.gym_id = $1 and m.membership_id in (
-             select membership_id from membership_people
-             where gym_id = $1 and member_id in ({list}))
+         where m.gym_id = $1 and m.membership_id {}
          order by m.membership_id",
         columns::<memberships::Entity>("m"),
+        among(
+            db.get_database_backend(),
+            &format!(
+                "select membership_id from membership_people
+                 where gym_id = $1 and member_id in ({list})"
+            )
+        ),
     );
     let values = std::iter::once(gym.as_str().into()).chain(ids);
     let rows = WithAll::find_by_statement(Statement::from_sql_and_values(
