@@ -27,6 +27,7 @@ const MOST_STEPS: u32 = 60;
 mod attempt;
 mod bursts;
 mod changed_person;
+mod doubts;
 mod everybody;
 mod forget;
 mod grant;
@@ -38,6 +39,7 @@ mod window;
 
 pub(crate) use attempt::Attempt;
 pub use bursts::Bursts;
+pub use doubts::Doubts;
 pub use everybody::{Everybody, Forgets};
 pub use grant::new_row;
 pub use pause::Pause;
@@ -53,6 +55,7 @@ pub struct Engine {
     pub pause: Arc<Pause>,
     pub bursts: Arc<Bursts>,
     pub everybody: Arc<Everybody>,
+    pub doubts: Arc<Doubts>,
     /// Cancelled when the lease is lost or the worker stops.
     pub stop: CancellationToken,
 }
@@ -60,6 +63,10 @@ pub struct Engine {
 impl Engine {
     /// Settles one member and answers its version. `seed` is what the intake has just committed.
     pub async fn settle(&self, member: &str, seed: Option<Snapshot>) -> Result<Outcome, Trouble> {
+        let seed = match self.clear_doubts(member).await? {
+            true => None,
+            false => seed,
+        };
         let loaded = match seed {
             Some(seed) => Some(seed),
             None => Snapshot::load(&self.shared.db, &self.gym, member, self.shared.now()).await?,

@@ -5,8 +5,9 @@
 //! finds nothing to revoke.
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr,
-    EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, TransactionTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend,
+    DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+    sea_query::LockType,
 };
 use sha2::{Digest, Sha256};
 
@@ -41,13 +42,18 @@ pub async fn hold<C: ConnectionTrait>(
     held: &[String],
     now: i64,
 ) -> Result<String, DbErr> {
-    let open = held_plans::Entity::find()
+    // One at a time: the set that is read here is written back, and two would open two plans.
+    state::change(db, gym, now, |_| Ok(())).await?;
+    let mut open = held_plans::Entity::find()
         .filter(held_plans::Column::GymId.eq(gym))
         .filter(held_plans::Column::Class.eq(class))
         .filter(held_plans::Column::State.eq("held"))
-        .filter(held_plans::Column::Sealed.eq(false))
-        .one(db)
-        .await?;
+        .filter(held_plans::Column::Sealed.eq(false));
+    if db.get_database_backend() == DbBackend::Postgres {
+        // Who shows it meanwhile seals it before or after, and not in between.
+        open = open.lock(LockType::Update);
+    }
+    let open = open.one(db).await?;
     let id = match open {
         Some(plan) => {
             let mut members: Vec<String> = serde_json::from_str(&plan.members)

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Bursts, Engine, Everybody, Pause};
+use crate::apply::{Bursts, Doubts, Engine, Everybody, Pause};
 use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
@@ -60,6 +60,7 @@ struct Worker {
     pause: Arc<Pause>,
     bursts: Arc<Bursts>,
     everybody: Arc<Everybody>,
+    doubts: Arc<Doubts>,
     outage_shown: bool,
     /// None while the key does not work.
     engine: Option<Engine>,
@@ -127,6 +128,7 @@ impl Worker {
                     pause: Arc::clone(&self.pause),
                     bursts: Arc::clone(&self.bursts),
                     everybody: Arc::clone(&self.everybody),
+                    doubts: Arc::clone(&self.doubts),
                     stop: self.stop.clone(),
                 });
             }
@@ -235,7 +237,9 @@ impl Worker {
             }
             Some(Err(trouble)) => self.troubled(&member, trouble).await,
             None => {
-                self.distrust(&member).await;
+                // What it had intended may have been sent.
+                tracing::error!(gym.id = %self.gym, member.id = %member, "A task was lost");
+                self.doubts.note(&member);
                 None
             }
         };

@@ -97,6 +97,7 @@ impl Workers {
             pause: Arc::default(),
             bursts: Arc::new(Bursts::default()),
             everybody: Arc::clone(&everybody),
+            doubts: Arc::default(),
             // A replica before may have shown one; then the next answer takes it back.
             outage_shown: true,
             engine: None,

@@ -9,7 +9,7 @@ use crate::error::Trouble;
 use crate::integration_state as state;
 use crate::record::Outcome;
 use crate::shared::Shared;
-use crate::store::{applied_grants, integrations, key_checks, members};
+use crate::store::{integrations, key_checks, members};
 
 /// Shorter outages are Kisi's ordinary life.
 const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
@@ -35,6 +35,10 @@ impl Worker {
             }
             Trouble::Refused { .. } => {}
             Trouble::Unclear | Trouble::Directory(_) | Trouble::Store(_) => {
+                if let Trouble::Store(_) = &trouble {
+                    // Kisi may have answered, and nothing says so.
+                    self.doubts.note(member);
+                }
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %trouble,
                     "Member {member} is tried again: {trouble}");
                 self.postpone(member).await;
@@ -101,25 +105,6 @@ impl Worker {
             .await;
         if let Err(error) = done {
             tracing::warn!(gym.id = %self.gym, error = %error, "A retry cannot be put off");
-        }
-    }
-
-    /// A task was lost in the middle: what it had intended may have been sent.
-    pub(super) async fn distrust(&self, member: &str) {
-        tracing::error!(gym.id = %self.gym, member.id = %member, "A task was lost");
-        let set = applied_grants::ActiveModel {
-            state: sea_orm::ActiveValue::Set(applied_grants::UNKNOWN.to_owned()),
-            ..Default::default()
-        };
-        let done = applied_grants::Entity::update_many()
-            .set(set)
-            .filter(applied_grants::Column::GymId.eq(&self.gym))
-            .filter(applied_grants::Column::MemberId.eq(member))
-            .filter(applied_grants::Column::State.eq(applied_grants::INTENDED))
-            .exec(&self.shared.db)
-            .await;
-        if let Err(error) = done {
-            tracing::error!(gym.id = %self.gym, error = %error, "A lost task's rows cannot be marked");
         }
     }
 }

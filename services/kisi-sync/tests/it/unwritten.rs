@@ -1,0 +1,101 @@
+//! What Kisi has done and the database would not keep: it is looked for, and not done again.
+
+use sea_orm::{ConnectionTrait, TransactionTrait};
+use testkit::eventually;
+
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::GROUP;
+
+/// No row of ours can be written as standing.
+const FULL: [&str; 2] = [
+    "create trigger disk_is_full before update on applied_grants when new.state = 'standing' \
+     begin select raise(abort, 'the disk is full'); end",
+    "create function disk_is_full() returns trigger language plpgsql as \
+     $$ begin raise exception 'the disk is full'; end $$; \
+     create trigger disk_is_full before update on applied_grants for each row \
+     when (new.state = 'standing') execute function disk_is_full()",
+];
+const EMPTIED: [&str; 2] = [
+    "drop trigger disk_is_full",
+    "drop trigger disk_is_full on applied_grants",
+];
+
+async fn a_grant_that_could_not_be_written_down_is_looked_for(on: On) {
+    let stage = Stage::set(on).await;
+    // A second one would be taken.
+    stage.kisi.set(|settings| {
+        settings.duplicate_assignments = kisi_simulator::settings::DuplicateAssignment::NewRow;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    stage.kisi.forget_requests().await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let dialect = match on {
+        On::Sqlite => 0,
+        On::Postgres => 1,
+    };
+    db.execute_unprepared(FULL[dialect]).await.unwrap();
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    eventually("it is tried again", SOON, async || {
+        stage.kisi.requests().await.len() >= 2
+    })
+    .await;
+    db.execute_unprepared(EMPTIED[dialect]).await.unwrap();
+    let granted = stage
+        .answer("m1", |answer| {
+            answer.version == 3 && answer.outcome == "granted"
+        })
+        .await;
+    let requests = stage.kisi.requests().await;
+    let (first, looks) = requests.split_first().unwrap();
+    assert_eq!(first, "POST /role_assignments");
+    let all_look = looks
+        .iter()
+        .all(|request| request == "GET /role_assignments");
+    assert!(all_look, "{requests:?}");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let told = granted.grants[0].assignment_id;
+    assert_eq!(rows[0]["id"].as_i64(), Some(told));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_could_not_be_written_down_is_looked_for_on_sqlite() {
+    a_grant_that_could_not_be_written_down_is_looked_for(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_could_not_be_written_down_is_looked_for_on_postgres() {
+    a_grant_that_could_not_be_written_down_is_looked_for(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_are_held_at_once_are_in_one_plan() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let held = (1..=12).map(|number| {
+        let db = db.clone();
+        tokio::spawn(async move {
+            let txn = db.begin().await.unwrap();
+            let member = [format!("m{number}")];
+            let id = kisi_sync::held::hold(&txn, GYM, "explained", "call", &member, 1);
+            let id = id.await.unwrap();
+            txn.commit().await.unwrap();
+            id
+        })
+    });
+    let ids: Vec<_> = futures_util::future::join_all(held).await;
+    let ids: std::collections::BTreeSet<String> = ids.into_iter().map(Result::unwrap).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let plans = kisi_sync::held::show(&db, GYM).await.unwrap();
+    let revokes: Vec<i64> = plans.iter().map(|plan| plan.revokes).collect();
+    assert_eq!(revokes, [12]);
+    replica.stop().await;
+}
