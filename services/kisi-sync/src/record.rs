@@ -183,6 +183,8 @@ pub async fn settle(
     let told = held.answered_version >= version
         && outcome.word() != "granted"
         && outcome.word() != "revoked"
+        // Whoever rebuilds the table of what is ours needs the row that took another's place.
+        && outcome.windows + outcome.duplicates == 0
         && held.failure.as_deref() == outcome.failure
         && held.held_by.is_some() == outcome.held
         && !snapshot.member.others_changed();
