@@ -37,6 +37,12 @@ pub enum FaultKind {
     /// A proxy's page.
     #[serde(rename = "html")]
     Html,
+    /// The second half of the page is missing; the range names the whole total.
+    #[serde(rename = "short_page")]
+    ShortPage,
+    /// The same, and the range says that there is no more: nothing in the answer betrays it.
+    #[serde(rename = "short_list")]
+    ShortList,
 }
 
 impl FaultKind {
@@ -44,7 +50,11 @@ impl FaultKind {
     pub fn applies(self) -> bool {
         matches!(
             self,
-            Self::HangAfterApplying | Self::ResetAfterApplying | Self::UnavailableAfterApplying
+            Self::HangAfterApplying
+                | Self::ResetAfterApplying
+                | Self::UnavailableAfterApplying
+                | Self::ShortPage
+                | Self::ShortList
         )
     }
 }

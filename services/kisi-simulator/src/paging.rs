@@ -52,6 +52,28 @@ pub fn page<T: Listed>(
     Answer::ok(&Value::Array(page)).with_header("x-collection-range", range)
 }
 
+/// A page without its second half; the range owns up to it only where `told`. What is no list stays.
+pub fn shortened(answer: Answer, told: bool) -> Answer {
+    let Ok(Value::Array(mut rows)) = serde_json::from_slice(&answer.body) else {
+        return answer;
+    };
+    rows.truncate(rows.len() / 2);
+    let count = rows.len();
+    let mut short = Answer::json(answer.status, &Value::Array(rows));
+    for (name, value) in answer.headers {
+        if name != "x-collection-range" {
+            continue;
+        }
+        let range = match (told, count) {
+            (false, _) => value,
+            (true, 0) => "*/0".to_owned(),
+            (true, count) => format!("0-{}/{count}", count - 1),
+        };
+        short = short.with_header(name, range);
+    }
+    short
+}
+
 fn order<T: Listed>(rows: &mut [&T], sort: Option<&str>, unstable: bool) {
     if unstable {
         rows.shuffle(&mut rand::rng());

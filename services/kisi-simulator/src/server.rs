@@ -18,6 +18,7 @@ use crate::context::{Call, Context};
 use crate::control;
 use crate::faults::FaultKind;
 use crate::limiter::Budget;
+use crate::paging;
 use crate::parameters::Parameters;
 use crate::request_log::Entry;
 use crate::routes;
@@ -120,6 +121,8 @@ fn decide(
                 );
                 match fault {
                     Some(FaultKind::UnavailableAfterApplying) => faulty(FaultKind::Unavailable),
+                    Some(FaultKind::ShortPage) => paging::shortened(done, false),
+                    Some(FaultKind::ShortList) => paging::shortened(done, true),
                     _ => done,
                 }
             }
