@@ -52,7 +52,7 @@ soak: tools ## Storms of webhooks and erasures over killed processes, power cuts
 	$(BUILD)
 	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
 	FAULTS_ROUNDS=$${FAULTS_ROUNDS:-40} FAULTS_SEED=$${FAULTS_SEED:-$$RANDOM} \
-	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} \
+	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} KISI_MODEL_STORIES=$${KISI_MODEL_STORIES:-40} \
 		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: faults_random:: model::
 
 .PHONY: fuzz

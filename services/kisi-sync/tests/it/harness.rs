@@ -337,6 +337,13 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// SIGTERM, and everything in order after it.
+    pub async fn terminate(mut self) {
+        self.signal("TERM");
+        let ended = tokio::time::timeout(SOON, self.child.wait()).await;
+        assert!(ended.unwrap().unwrap().success());
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

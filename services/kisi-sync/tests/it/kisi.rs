@@ -2,6 +2,7 @@
 
 use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
 use kisi_simulator::settings::Settings;
+use kisi_simulator::state::Shared;
 use kisi_simulator::{Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
@@ -79,7 +80,23 @@ impl Kisi {
         SECOND_KEY.to_owned()
     }
 
-    async fn control(&self, route: &str, body: &Value) -> Value {
+    /// All that it holds.
+    pub fn shared(&self) -> &Shared {
+        self.simulator.shared()
+    }
+
+    pub async fn control(&self, route: &str, body: &Value) -> Value {
+        let (is_done, text) = self.ask(route, body).await;
+        assert!(is_done, "{route}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// The same for what may have become impossible.
+    pub async fn try_control(&self, route: &str, body: &Value) {
+        self.ask(route, body).await;
+    }
+
+    async fn ask(&self, route: &str, body: &Value) -> (bool, String) {
         let answer = self
             .http
             .post(format!("{}/_simulator/{route}", self.url()))
@@ -88,12 +105,7 @@ impl Kisi {
             .send()
             .await
             .unwrap();
-        assert!(
-            answer.status().is_success(),
-            "{route}: {:?}",
-            answer.text().await
-        );
-        serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null)
+        (answer.status().is_success(), answer.text().await.unwrap())
     }
 
     pub async fn forget_requests(&self) {
@@ -142,6 +154,13 @@ impl Kisi {
             .filter(|row| row.applies_to == kisi_simulator::rows::Target::Group(group))
             .map(|row| kisi_simulator::render::assignment(&state.world, row))
             .collect()
+    }
+
+    /// The id of the user with this e-mail.
+    pub fn user_of(&self, email: &str) -> i64 {
+        let state = self.simulator.shared().lock();
+        let mut users = state.world.users.values();
+        users.find(|user| user.email == email).unwrap().id
     }
 
     /// The ids of all users.
