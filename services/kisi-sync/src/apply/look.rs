@@ -15,7 +15,7 @@ use crate::audit::{Entry, UNDONE};
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
-use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
+use crate::store::applied_grants::{self, INTENDED, STANDING};
 use crate::store::micros;
 
 /// How far Kisi's clock may be behind ours, in microseconds.
@@ -50,9 +50,7 @@ impl Engine {
             .collect();
         // Before a first grant only: what we gave before is still ours to take back.
         let rows = &attempt.snapshot.rows;
-        if rows.iter().all(|row| row.kisi_user_id != user)
-            && rights.iter().any(|right| is_staff(right.applies_to_type))
-        {
+        if rows.iter().all(|row| row.kisi_user_id != user) && rights.iter().any(is_staff) {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, user, &rights);
@@ -100,9 +98,8 @@ impl Engine {
                     let found = Entry::new("granted").request("GET /role_assignments", &[]);
                     let found = found.group(row.group_id).object(right.id);
                     attempt.did(found.detail("found"), self.shared.now());
-                    if row.state == UNKNOWN {
-                        attempt.outcome.granted += 1;
-                    }
+                    // By whomever, and told by nobody yet.
+                    attempt.outcome.granted += 1;
                 }
                 None if attempt.conflicted.contains(&row.group_id) => {
                     attempt.refuse(row.id, row.group_id, "kisi_refused", None);
@@ -224,11 +221,14 @@ impl Engine {
     }
 }
 
-fn is_staff(applies_to: AppliesToType) -> bool {
-    matches!(
-        applies_to,
+/// Whether a right is one over an organization or a place. No published fact says whether Kisi gives
+/// each of its users a basic one there; that would make nobody staff.
+fn is_staff(right: &RoleAssignment) -> bool {
+    let over_all = matches!(
+        right.applies_to_type,
         AppliesToType::Organization | AppliesToType::Place
-    )
+    );
+    over_all && !right.role_id.ends_with("_basic")
 }
 
 fn known_assignments(rows: &[applied_grants::Model]) -> BTreeSet<i64> {
