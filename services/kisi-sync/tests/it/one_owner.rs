@@ -1,5 +1,7 @@
 //! Two keys of one Kisi user have one budget: together they ask no more than Kisi allows that user.
 
+use std::collections::BTreeSet;
+
 use contracts::integration::v1 as api;
 use kisi_simulator::rows::{Login, LoginKind};
 use kisi_simulator::settings::LimiterModel;
@@ -42,16 +44,17 @@ async fn two_keys_of_one_owner_share_one_pacer() {
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2 * MEMBERS);
     // Both keys were used, side by side, and no request came too early.
     stage.kisi.assert_nothing_was_refused().await;
-    let state = stage.kisi.shared().lock();
-    let owner = state.log.since(0).filter_map(|entry| entry.user_id);
-    let owners: std::collections::BTreeSet<i64> = owner.collect();
+    let (owners, times): (BTreeSet<i64>, Vec<jiff::Timestamp>) = {
+        let state = stage.kisi.shared().lock();
+        let owners = state.log.since(0).filter_map(|entry| entry.user_id);
+        let times = state.log.since(0).map(|entry| entry.time);
+        (owners.collect(), times.collect())
+    };
     assert_eq!(owners.len(), 1, "one budget: {owners:?}");
-    let times: Vec<jiff::Timestamp> = state.log.since(0).map(|entry| entry.time).collect();
     for window in times.windows(RATE as usize + 1) {
         let took = window[RATE as usize].duration_since(window[0]);
         assert!(took.as_millis() >= 1_000, "{} in {took:#}", window.len());
     }
-    drop(state);
     replica.stop().await;
 }
 
