@@ -69,6 +69,8 @@ lint: $(DENY) $(BUF) ## Formatting, clippy, licences and sources, proto files
 	cargo fmt --all --check
 	rustfmt --edition 2024 --check services/billing-webhook/fuzz/fuzz_targets/*.rs
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@# It judges what other platforms depend on too, which a build does not bring in.
+	cargo fetch --locked
 	$(TOOLS)/rust/bin/cargo-deny --offline --log-level error check licenses bans sources
 	cd proto && $(TOOLS)/npm/node_modules/.bin/buf lint
 
