@@ -155,7 +155,7 @@ pub async fn begin_due(
 async fn read_daily(shared: &Shared, gym: &str) -> Result<(), RightsError> {
     let patience = tokio::time::Instant::now() + PASS_WITHIN;
     while shared.passes.is_under_way(gym) && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let found = integrations::find(&shared.db, gym).await?;
     let Some(integration) = found.filter(|row| row.is_live() && row.synced) else {

@@ -148,7 +148,7 @@ async fn rights_of_others_are_shown_and_never_claimed_closed_on_postgres() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_of_others_are_read_once_a_day_and_their_end_is_seen() {
     let stage = Stage::set(On::Sqlite).await;
-    let mut replica = stage.start_with(&[("reconcile-every", "1s")]).await;
+    let mut replica = stage.start_with(&[("reconcile-every", "4s")]).await;
     stage.in_sync(&mut replica, 3).await;
     others_give(&stage).await;
     let db = kisi_sync::store::connect(&secrecy::SecretString::from(stage.database_url()))
