@@ -60,7 +60,7 @@ fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or 
 	@exec services/billing-webhook/fuzz/run.sh
 
 .PHONY: bench
-bench: $(NATS) $(POSTGRES) ## Webhooks and doors next to bare floors, and memory at rest; writes target/bench/report.json
+bench: $(NATS) $(POSTGRES) ## Webhooks, doors, memberships and passes next to bare floors, and memory; writes target/bench/report.json
 	RUSTFLAGS="$(SHIPPED)" cargo build --release --target $(HOST) --workspace --bins --locked
 	@exec target/$(HOST)/release/dev-stack bench
 
