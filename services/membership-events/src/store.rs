@@ -46,7 +46,7 @@ pub(crate) fn tuples(first: usize, columns: usize, rows: usize) -> String {
     tuples.join(", ")
 }
 
-/// More rows than these are written a portion at a time: SQLite takes 32,766 values in a statement.
+/// More rows than these are written in several statements: SQLite takes 32,766 values in one.
 const PORTION: usize = 1_024;
 
 /// Ids for an `in`, from `$first` on, and as values.
@@ -75,18 +75,34 @@ pub(crate) fn among(backend: DbBackend, select: &str) -> String {
     }
 }
 
-/// Rows in portions of a few lengths, for the same reason as [`in_list`].
-pub(crate) fn portions<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let length = match rest.len() {
-            0 => return None,
-            many @ PORTION.. => many.min(PORTION),
-            few => 1 << few.ilog2(),
+/// The values of `rows` rows, filled up with rows of nulls to one of a few lengths, for the same
+/// reason as [`in_list`]. Answers how many rows that are.
+pub(crate) fn filled<const N: usize>(rows: &[[Value; N]]) -> (usize, Vec<Value>) {
+    let length = rows.len().next_power_of_two();
+    let mut values: Vec<Value> = Vec::with_capacity(length * N);
+    values.extend(rows.iter().flatten().cloned());
+    if let Some(first) = rows.first() {
+        // Of its column's type: PostgreSQL is told one for each value.
+        let nothing = || first.iter().map(Value::as_null);
+        values.extend((rows.len()..length).flat_map(|_| nothing()));
+    }
+    (length, values)
+}
+
+/// What an `insert` is to write, as what follows its columns, and the values of that; a thousand
+/// rows in one. The first column of a row is never null.
+pub(crate) fn inserted<const N: usize>(
+    rows: &[[Value; N]],
+) -> impl Iterator<Item = (String, Vec<Value>)> {
+    rows.chunks(PORTION).map(|rows| {
+        let (length, values) = filled(rows);
+        let tuples = tuples(1, N, length);
+        let sql = if length == rows.len() {
+            format!("values {tuples}")
+        } else {
+            format!("select * from (values {tuples}) as v where v.column1 is not null")
         };
-        let (portion, others) = rest.split_at(length);
-        rest = others;
-        Some(portion)
+        (sql, values)
     })
 }
 
@@ -186,10 +202,17 @@ mod tests {
             assert_eq!(values.len(), length);
             assert!(sql.starts_with("$2") && sql.ends_with(&format!("${}", length + 1)));
         }
-        let rows: Vec<usize> = (0..2_093).collect();
-        let lengths: Vec<usize> = portions(&rows).map(<[usize]>::len).collect();
-        assert_eq!(lengths, [1_024, 1_024, 32, 8, 4, 1]);
-        let again: Vec<usize> = portions(&rows).flatten().copied().collect();
-        assert_eq!(again, rows);
+        let rows: Vec<[Value; 2]> = (0..1_027).map(|n| [n.into(), "text".into()]).collect();
+        let parts: Vec<_> = inserted(&rows).collect();
+        let lengths: Vec<usize> = parts.iter().map(|(_, values)| values.len()).collect();
+        assert_eq!(lengths, [2_048, 8]);
+        assert!(parts[0].0.starts_with("values ($1, $2), "));
+        assert!(
+            parts[1]
+                .0
+                .ends_with("($7, $8)) as v where v.column1 is not null")
+        );
+        let nothing = [Value::Int(None), Value::String(None)];
+        assert_eq!(parts[1].1[6..], nothing);
     }
 }

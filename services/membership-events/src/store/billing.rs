@@ -49,9 +49,8 @@ pub async fn insert(
 }
 
 /// How many values [`values_of`] answers.
-const COLUMNS: usize = 11;
 
-fn values_of(event: &BillingEvent, json: String, received_at: Timestamp) -> [Value; COLUMNS] {
+fn values_of(event: &BillingEvent, json: String, received_at: Timestamp) -> [Value; 11] {
     [
         event.provider.clone().into(),
         event.account.clone().into(),

@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 
 use super::entity::memberships;
 use super::keys::{MemberKey, MembershipKey};
-use super::{Step, StoreError, columns, in_list, placeholders, portions, tuples};
+use super::{PORTION, Step, StoreError, columns, filled, in_list, inserted, placeholders, tuples};
 
 pub use claimable::{Wanted, list_claimable};
 
@@ -72,30 +72,30 @@ pub async fn put_people(
     gym: &GymId,
     people: &[Person],
 ) -> Result<(), StoreError> {
-    for some in portions(people) {
-        let rows: Vec<String> = (0..some.len())
-            .map(|n| {
-                let new = placeholders(n * 4 + 2, 4);
-                format!("($1, {new}, 0, null, null, '[]', false)")
-            })
-            .collect();
-        let sql = format!(
-            "insert into members (gym_id, member_id, email, name, source_version, version, state,
-                 changes_at, overrides, erased)
-             values {}
-             on conflict (gym_id, member_id) do update set email = excluded.email,
-                 name = excluded.name, source_version = excluded.source_version",
-            rows.join(", ")
-        );
-        let values = some.iter().flat_map(|row| {
+    let rows: Vec<_> = people
+        .iter()
+        .map(|row| {
             [
-                Value::from(row.member_id.clone()),
+                Value::from(gym.as_str()),
+                row.member_id.clone().into(),
                 row.email.as_str().into(),
                 row.name.as_str().into(),
                 row.source_version.into(),
+                0_i64.into(),
+                "[]".into(),
+                false.into(),
             ]
-        });
-        run(db, sql, of_gym(gym, values.collect()), "writing members").await?;
+        })
+        .collect();
+    for (rows, values) in inserted(&rows) {
+        let sql = format!(
+            "insert into members (gym_id, member_id, email, name, source_version, version,
+                 overrides, erased)
+             {rows}
+             on conflict (gym_id, member_id) do update set email = excluded.email,
+                 name = excluded.name, source_version = excluded.source_version"
+        );
+        run(db, sql, values, "writing members").await?;
     }
     Ok(())
 }
@@ -116,16 +116,18 @@ pub async fn put_overrides(
     gym: &GymId,
     overrides: &[(MemberId, String)],
 ) -> Result<(), StoreError> {
-    for some in portions(overrides) {
+    let rows: Vec<_> = overrides
+        .iter()
+        .map(|(member, json)| [Value::from(member.as_str()), json.as_str().into()])
+        .collect();
+    for rows in rows.chunks(PORTION) {
+        let (length, values) = filled(rows);
         let sql = format!(
             "update members set overrides = v.column2 from (values {}) as v
              where gym_id = $1 and member_id = v.column1",
-            tuples(2, 2, some.len())
+            tuples(2, 2, length)
         );
-        let values = some
-            .iter()
-            .flat_map(|(member, json)| [Value::from(member.as_str()), json.as_str().into()]);
-        run(db, sql, of_gym(gym, values.collect()), "writing overrides").await?;
+        run(db, sql, of_gym(gym, values), "writing overrides").await?;
     }
     Ok(())
 }
@@ -162,15 +164,15 @@ pub async fn put_memberships(
     db: &impl ConnectionTrait,
     rows: &[memberships::Model],
 ) -> Result<(), StoreError> {
-    const COLUMNS: usize = 21;
-    for some in portions(rows) {
+    let rows: Vec<_> = rows.iter().cloned().map(values_of).collect();
+    for (rows, values) in inserted(&rows) {
         let sql = format!(
             "insert into memberships (gym_id, membership_id, plan_id, holders, payer_member_id,
                  starts_on, ends_on, next_plan_id, next_plan_from, cancelled_at, cancel_ends_on,
                  pauses, provider_pauses_ended_at, resumed_source_version, billing_provider,
                  billing_account, billing_subscription, billing_customer, billing_mandate,
                  source_version, written_at)
-             values {}
+             {rows}
              on conflict (gym_id, membership_id) do update set plan_id = excluded.plan_id,
                  holders = excluded.holders, payer_member_id = excluded.payer_member_id,
                  starts_on = excluded.starts_on, ends_on = excluded.ends_on,
@@ -184,37 +186,37 @@ pub async fn put_memberships(
                  billing_subscription = excluded.billing_subscription,
                  billing_customer = excluded.billing_customer,
                  billing_mandate = excluded.billing_mandate,
-                 source_version = excluded.source_version, written_at = excluded.written_at",
-            tuples(1, COLUMNS, some.len())
+                 source_version = excluded.source_version, written_at = excluded.written_at"
         );
-        let values = some.iter().cloned().flat_map(|row| -> [Value; COLUMNS] {
-            [
-                row.gym_id.into(),
-                row.membership_id.into(),
-                row.plan_id.into(),
-                row.holders.into(),
-                row.payer_member_id.into(),
-                row.starts_on.into(),
-                row.ends_on.into(),
-                row.next_plan_id.into(),
-                row.next_plan_from.into(),
-                row.cancelled_at.into(),
-                row.cancel_ends_on.into(),
-                row.pauses.into(),
-                row.provider_pauses_ended_at.into(),
-                row.resumed_source_version.into(),
-                row.billing_provider.into(),
-                row.billing_account.into(),
-                row.billing_subscription.into(),
-                row.billing_customer.into(),
-                row.billing_mandate.into(),
-                row.source_version.into(),
-                row.written_at.into(),
-            ]
-        });
         run(db, sql, values, "writing memberships").await?;
     }
     Ok(())
+}
+
+fn values_of(row: memberships::Model) -> [Value; 21] {
+    [
+        row.gym_id.into(),
+        row.membership_id.into(),
+        row.plan_id.into(),
+        row.holders.into(),
+        row.payer_member_id.into(),
+        row.starts_on.into(),
+        row.ends_on.into(),
+        row.next_plan_id.into(),
+        row.next_plan_from.into(),
+        row.cancelled_at.into(),
+        row.cancel_ends_on.into(),
+        row.pauses.into(),
+        row.provider_pauses_ended_at.into(),
+        row.resumed_source_version.into(),
+        row.billing_provider.into(),
+        row.billing_account.into(),
+        row.billing_subscription.into(),
+        row.billing_customer.into(),
+        row.billing_mandate.into(),
+        row.source_version.into(),
+        row.written_at.into(),
+    ]
 }
 
 /// One person of one membership.
@@ -267,18 +269,19 @@ pub async fn replace_people(
         );
         run(db, sql, of_gym(gym, values), STEP).await?;
     }
-    for some in portions(people) {
-        let sql = format!(
-            "insert into membership_people (gym_id, membership_id, member_id) values {}",
-            tuples(1, 3, some.len())
-        );
-        let values = some.iter().flat_map(|(membership, member)| {
+    let rows: Vec<_> = people
+        .iter()
+        .map(|(membership, member)| {
             [
                 Value::from(gym.as_str()),
                 membership.as_str().into(),
                 member.as_str().into(),
             ]
-        });
+        })
+        .collect();
+    for (rows, values) in inserted(&rows) {
+        let sql =
+            format!("insert into membership_people (gym_id, membership_id, member_id) {rows}");
         run(db, sql, values, STEP).await?;
     }
     Ok(())
@@ -315,28 +318,29 @@ pub async fn replace_references(
         );
         run(db, sql, of_gym(gym, values), STEP).await?;
     }
-    for some in portions(references) {
-        let rows: Vec<String> = (0..some.len())
-            .map(|n| format!("($1, {}, true)", placeholders(n * 5 + 2, 5)))
-            .collect();
-        let sql = format!(
-            "insert into billing_references (gym_id, provider, account, kind, reference,
-                 membership_id, is_current)
-             values {}
-             on conflict (provider, account, kind, reference, gym_id, membership_id)
-                 do update set is_current = true",
-            rows.join(", ")
-        );
-        let values = some.iter().flat_map(|row| {
+    let rows: Vec<_> = references
+        .iter()
+        .map(|row| {
             [
-                Value::from(row.provider.as_str()),
+                Value::from(gym.as_str()),
+                row.provider.as_str().into(),
                 row.account.as_str().into(),
                 row.kind.into(),
                 row.reference.as_str().into(),
                 row.membership.as_str().into(),
+                true.into(),
             ]
-        });
-        run(db, sql, of_gym(gym, values.collect()), STEP).await?;
+        })
+        .collect();
+    for (rows, values) in inserted(&rows) {
+        let sql = format!(
+            "insert into billing_references (gym_id, provider, account, kind, reference,
+                 membership_id, is_current)
+             {rows}
+             on conflict (provider, account, kind, reference, gym_id, membership_id)
+                 do update set is_current = true"
+        );
+        run(db, sql, values, STEP).await?;
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ impl Store {
     /// How many groups of the same kind are worth doing at once: PostgreSQL flushes for all who
     /// commit meanwhile, SQLite has one writer.
     pub fn lanes(&self) -> usize {
-        if self.is_postgres() { 4 } else { 1 }
+        if self.is_postgres() { 2 } else { 1 }
     }
 
     /// PostgreSQL, where several replicas may work on the same tables.

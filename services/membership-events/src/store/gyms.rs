@@ -3,7 +3,7 @@
 use access_domain::ids::GymId;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, Set,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, Set,
     Statement,
 };
 
@@ -62,13 +62,18 @@ pub async fn list_accounts(
     db: &impl ConnectionTrait,
     gym: &GymId,
 ) -> Result<Vec<(String, String)>, StoreError> {
-    let rows = gym_accounts::Entity::find()
-        .filter(gym_accounts::Column::GymId.eq(gym.as_str()))
-        .order_by_asc(gym_accounts::Column::Provider)
-        .order_by_asc(gym_accounts::Column::Account)
-        .all(db)
-        .await
-        .step("reading a gym's accounts")?;
+    let sql = format!(
+        "select {} from gym_accounts a where a.gym_id = $1 order by a.provider, a.account",
+        columns::<gym_accounts::Entity>("a")
+    );
+    let rows = gym_accounts::Model::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [gym.as_str().into()],
+    ))
+    .all(db)
+    .await
+    .step("reading a gym's accounts")?;
     Ok(rows
         .into_iter()
         .map(|row| (row.provider, row.account))

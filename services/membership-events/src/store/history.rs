@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Val
 use serde::Deserialize;
 
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, micros, placeholders, portions, tuples};
+use super::{PORTION, Step, StoreError, filled, micros, placeholders, tuples};
 
 /// A decision about a member.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -61,7 +61,12 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
         DbBackend::Postgres => "for update of o",
         _ => "",
     };
-    for some in portions(acked) {
+    for some in acked.chunks(PORTION) {
+        let rows: Vec<_> = some
+            .iter()
+            .map(|row| [Value::from(row.seq), row.decided_at.into()])
+            .collect();
+        let (length, values) = filled(&rows);
         let sql = format!(
             "insert into decision_history (gym_id, member_id, decided_at, version, payload)
              select o.gym_id, o.member_id, v.column2, o.version, o.payload
@@ -69,21 +74,17 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
              where o.seq = v.column1
              order by o.seq {lock}
              on conflict do nothing",
-            tuples(1, 2, some.len())
+            tuples(1, 2, length)
         );
-        let values = some.iter().flat_map(|row| [row.seq, row.decided_at]);
-        db.execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            values.map(Value::from),
-        ))
-        .await
-        .step("keeping decisions")?;
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+            .await
+            .step("keeping decisions")?;
+        let rows: Vec<_> = some.iter().map(|row| [Value::from(row.seq)]).collect();
+        let (length, values) = filled(&rows);
         let sql = format!(
             "delete from outbox where seq in ({})",
-            placeholders(1, some.len())
+            placeholders(1, length)
         );
-        let values = some.iter().map(|row| Value::from(row.seq));
         db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
             .await
             .step("removing outbox rows")?;

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::ids::{GymId, MembershipId};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, Statement, Value,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Statement,
+    Value,
 };
 
 use super::billing::Keys;
 use super::entity::{billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
-use super::{Step, StoreError, in_list, portions, tuples};
+use super::{Step, StoreError, filled, in_list, inserted, tuples};
 
 /// A membership in its gym.
 pub type Pair = (GymKey, MembershipKey);
@@ -83,52 +84,63 @@ pub async fn list_candidates_of_each(
     db: &impl ConnectionTrait,
     keys: &[Keys<'_>],
 ) -> Result<BTreeMap<usize, Vec<Candidate>>, StoreError> {
-    // Filled up with rows of nulls, as in `in_list`.
-    let length = keys.len().next_power_of_two();
+    let rows: Vec<_> = keys
+        .iter()
+        .enumerate()
+        .map(|(item, keys)| {
+            [
+                Value::from(item as i64),
+                keys.provider.into(),
+                keys.account.into(),
+                keys.subscription.into(),
+                keys.customer.into(),
+                keys.mandate.into(),
+                keys.named_membership.into(),
+            ]
+        })
+        .collect();
+    let (length, values) = filled(&rows);
+    let each = |select: &str, from: &str| match db.get_database_backend() {
+        // Event by event, by the index: as one join PostgreSQL reads all that is known of an
+        // account, as long as it has not counted how much that is.
+        DbBackend::Postgres => format!(
+            "select v.item, c.* from v cross join lateral (select {select} from {from} offset 0) c"
+        ),
+        _ => format!("select v.item, {select} from v cross join {from}"),
+    };
     let known_by = |kind: &str| {
-        format!(
-            "select v.item, r.gym_id, r.membership_id, r.kind, r.is_current,
-                    m.billing_subscription is not null as has_subscription
-             from v cross join billing_references r
+        let from = format!(
+            "billing_references r
              join gym_accounts a
                on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
              join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
              where r.provider = v.provider and r.account = v.account
                and r.kind = '{kind}' and r.reference = v.{kind}"
+        );
+        each(
+            "r.gym_id, r.membership_id, r.kind, r.is_current,
+             m.billing_subscription is not null as has_subscription",
+            &from,
         )
     };
+    let named = each(
+        "m.gym_id, m.membership_id, 'metadata' as kind, true as is_current,
+         true as has_subscription",
+        "gym_accounts a join memberships m on m.gym_id = a.gym_id
+         where a.provider = v.provider and a.account = v.account and m.membership_id = v.named",
+    );
     let sql = format!(
         "with v (item, provider, account, subscription, customer, mandate, named) as (values {})
-         {} union all {} union all {} union all
-         select v.item, m.gym_id, m.membership_id, 'metadata', true, true
-         from v cross join gym_accounts a
-         join memberships m on m.gym_id = a.gym_id
-         where a.provider = v.provider and a.account = v.account and m.membership_id = v.named",
+         {} union all {} union all {} union all {named}",
         tuples(1, 7, length),
         known_by("subscription"),
         known_by("customer"),
         known_by("mandate")
     );
-    let nothing = (keys.len()..length).flat_map(|_| {
-        let mut nothing: [Value; 7] = std::array::from_fn(|_| Value::String(None));
-        nothing[0] = Value::BigInt(None);
-        nothing
-    });
-    let values = keys.iter().enumerate().flat_map(|(item, keys)| {
-        [
-            Value::from(item as i64),
-            keys.provider.into(),
-            keys.account.into(),
-            keys.subscription.into(),
-            keys.customer.into(),
-            keys.mandate.into(),
-            keys.named_membership.into(),
-        ]
-    });
     let rows = OfItem::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
-        values.chain(nothing),
+        values,
     ))
     .all(db)
     .await
@@ -146,13 +158,9 @@ pub async fn link_each(
     db: &impl ConnectionTrait,
     links: &[(Keys<'_>, &str, &Pair)],
 ) -> Result<(), StoreError> {
-    for some in portions(links) {
-        let sql = format!(
-            "insert into billing_links (provider, account, event_id, gym_id, membership_id)
-             values {} on conflict do nothing",
-            tuples(1, 5, some.len())
-        );
-        let values = some.iter().flat_map(|(keys, event_id, (gym, membership))| {
+    let rows: Vec<_> = links
+        .iter()
+        .map(|(keys, event_id, (gym, membership))| {
             [
                 Value::from(keys.provider),
                 keys.account.into(),
@@ -160,7 +168,13 @@ pub async fn link_each(
                 gym.clone().into(),
                 membership.clone().into(),
             ]
-        });
+        })
+        .collect();
+    for (rows, values) in inserted(&rows) {
+        let sql = format!(
+            "insert into billing_links (provider, account, event_id, gym_id, membership_id)
+             {rows} on conflict do nothing"
+        );
         db.execute_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,

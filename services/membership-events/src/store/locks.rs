@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
 use super::{Step, StoreError};
 
@@ -19,20 +19,23 @@ pub async fn take(
     if is_nothing || db.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
-    let mut sql = String::from("select 1");
-    let mut values: Vec<Value> = Vec::new();
-    let keys = shared.into_iter().map(|key| (key, "_shared"));
-    for (key, kind) in keys.chain(exclusive.into_iter().map(|key| (key, ""))) {
-        values.push(key.into());
-        sql.push_str(&format!(
-            ", pg_advisory_xact_lock{kind}(hashtextextended(${}, 1))::text",
-            values.len()
-        ));
-    }
+    // One text for any number of keys, which are taken in their order, the shared ones first.
+    let lock = |list: usize, kind: &str| {
+        format!(
+            "select pg_advisory_xact_lock{kind}(hashtextextended(key, 1))::text as taken
+             from json_array_elements_text(${list}::json) as key"
+        )
+    };
+    let sql = format!(
+        "select count(taken) from ({} union all {}) as keys",
+        lock(1, "_shared"),
+        lock(2, "")
+    );
+    let list = |keys: BTreeSet<String>| serde_json::Value::from_iter(keys).to_string().into();
     db.query_one_raw(Statement::from_sql_and_values(
         DbBackend::Postgres,
         sql,
-        values,
+        [list(shared), list(exclusive)],
     ))
     .await
     .step("locking billing keys")

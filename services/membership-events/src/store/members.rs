@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::entity::members;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, among, columns, in_list, micros, portions, tuples};
+use super::{PORTION, Step, StoreError, among, columns, filled, in_list, micros, tuples};
 
 /// The person's row.
 pub async fn find(
@@ -158,16 +158,20 @@ pub async fn put_decisions(
     gym: &GymId,
     decisions: &[NewDecision],
 ) -> Result<(), StoreError> {
-    for some in portions(decisions) {
-        let values = std::iter::once(gym.as_str().into()).chain(some.iter().flat_map(|one| {
+    let rows: Vec<_> = decisions
+        .iter()
+        .map(|one| {
             [
                 Value::from(one.member.as_str()),
                 one.version.into(),
                 one.state.as_str().into(),
                 one.changes_at.map(micros).into(),
             ]
-        }));
-        let sql = if some.len() == 1 {
+        })
+        .collect();
+    for rows in rows.chunks(PORTION) {
+        let (length, values) = filled(rows);
+        let sql = if length == 1 {
             "update members set version = $3, state = $4, changes_at = $5
              where gym_id = $1 and member_id = $2"
                 .to_owned()
@@ -175,9 +179,10 @@ pub async fn put_decisions(
             format!(
                 "update members set version = v.column2, state = v.column3, changes_at = v.column4
                  from (values {}) as v where gym_id = $1 and member_id = v.column1",
-                tuples(2, 4, some.len())
+                tuples(2, 4, length)
             )
         };
+        let values = std::iter::once(gym.as_str().into()).chain(values);
         db.execute_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,

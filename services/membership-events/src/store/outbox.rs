@@ -16,7 +16,7 @@ use sea_orm::{
 
 use super::entity::outbox;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, portions};
+use super::{PORTION, Step, StoreError, filled, tuples};
 
 /// A row to write.
 #[derive(Debug, Clone)]
@@ -73,45 +73,22 @@ pub async fn insert(
     rows: Vec<NewRow>,
 ) -> Result<Vec<outbox::Model>, StoreError> {
     let mut written = Vec::with_capacity(rows.len());
-    for some in portions(&rows) {
+    let given: Vec<_> = rows.iter().map(values_of).collect();
+    for given in given.chunks(PORTION) {
         // One statement, and not a question before it: a door may be waiting.
-        let mut sql = String::from(
+        let (length, values) = filled(given);
+        let sql = format!(
             "insert into outbox (gym_id, member_id, version, payload, traceparent, occurred_at,
-                                 created_at, claimed_until) values ",
+                                 created_at, claimed_until)
+             select v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7,
+                    case when exists (
+                        select 1 from outbox older
+                        where older.gym_id = v.column1 and older.member_id = v.column2)
+                    then 0 else v.column8 end
+             from (values {}) as v where v.column1 is not null
+             returning seq, member_id, claimed_until",
+            tuples(1, 8, length)
         );
-        let mut values: Vec<Value> = Vec::with_capacity(some.len() * 8);
-        for (index, row) in some.iter().enumerate() {
-            let n = values.len();
-            let [
-                gym,
-                member,
-                version,
-                payload,
-                trace,
-                occurred,
-                created,
-                until,
-            ] = std::array::from_fn(|column| n + column + 1);
-            let comma = if index == 0 { "" } else { ", " };
-            sql.push_str(&format!(
-                "{comma}(${gym}, ${member}, ${version}, ${payload}, ${trace}, ${occurred},
-                  ${created}, case when exists (
-                      select 1 from outbox older
-                      where older.gym_id = ${gym} and older.member_id = ${member})
-                  then 0 else cast(${until} as bigint) end)"
-            ));
-            values.extend([
-                row.gym_id.clone().into(),
-                row.member_id.clone().into(),
-                row.version.into(),
-                row.payload.as_str().into(),
-                row.traceparent.clone().into(),
-                row.occurred_at.into(),
-                row.created_at.into(),
-                row.claimed_until.into(),
-            ]);
-        }
-        sql.push_str(" returning seq, member_id, claimed_until");
         let numbers = Written::find_by_statement(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
@@ -143,9 +120,22 @@ pub async fn insert(
     Ok(numbered.collect())
 }
 
+fn values_of(row: &NewRow) -> [Value; 8] {
+    [
+        row.gym_id.clone().into(),
+        row.member_id.clone().into(),
+        row.version.into(),
+        row.payload.as_str().into(),
+        row.traceparent.clone().into(),
+        row.occurred_at.into(),
+        row.created_at.into(),
+        row.claimed_until.into(),
+    ]
+}
+
 /// Takes rows that [`insert`] left to nobody.
 pub async fn take(db: &impl ConnectionTrait, seqs: &[i64], until: i64) -> Result<(), StoreError> {
-    for some in portions(seqs) {
+    for some in seqs.chunks(PORTION) {
         outbox::Entity::update_many()
             .filter(outbox::Column::Seq.is_in(some.iter().copied()))
             .col_expr(outbox::Column::ClaimedUntil, Expr::value(until))

@@ -6,9 +6,9 @@ use contracts::billing::v1::BillingEvent;
 use jiff::Timestamp;
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
-use super::{COLUMNS, Held, Keys, WithLink, values_of, with_links};
+use super::{Held, Keys, WithLink, values_of, with_links};
 use crate::store::entity::billing_events;
-use crate::store::{Step, StoreError, columns, portions, tuples};
+use crate::store::{Step, StoreError, columns, filled, inserted, tuples};
 
 /// Takes events in, as (event, JSON, when it was received), unparked. Answers the ids of those whose
 /// key was not taken before.
@@ -20,17 +20,17 @@ pub async fn insert_each(
     struct New {
         event_id: String,
     }
-    let mut inserted = Vec::with_capacity(events.len());
-    for some in portions(events) {
+    let mut ids = Vec::with_capacity(events.len());
+    let rows: Vec<_> = events
+        .iter()
+        .map(|(event, json, received_at)| values_of(event, json.clone(), *received_at))
+        .collect();
+    for (rows, values) in inserted(&rows) {
         let sql = format!(
             "insert into billing_events (provider, account, event_id, event, invoice_id, payment_id,
                  subscription_id, customer_id, mandate_id, named_membership, received_at)
-             values {} on conflict do nothing returning event_id",
-            tuples(1, COLUMNS, some.len())
+             {rows} on conflict do nothing returning event_id"
         );
-        let values = some
-            .iter()
-            .flat_map(|(event, json, received_at)| values_of(event, json.clone(), *received_at));
         let new = New::find_by_statement(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
@@ -39,9 +39,9 @@ pub async fn insert_each(
         .all(db)
         .await
         .step("taking billing events in")?;
-        inserted.extend(new.into_iter().map(|row| row.event_id));
+        ids.extend(new.into_iter().map(|row| row.event_id));
     }
-    Ok(inserted)
+    Ok(ids)
 }
 
 /// One row per event and link, for each of several events.
@@ -58,8 +58,22 @@ pub async fn list_tied_of_each(
     keys: &[Keys<'_>],
     event_ids: &[&str],
 ) -> Result<BTreeMap<usize, Vec<Held>>, StoreError> {
-    // Filled up with rows of nulls, as in `in_list`.
-    let length = keys.len().next_power_of_two();
+    let rows: Vec<_> = keys
+        .iter()
+        .zip(event_ids)
+        .enumerate()
+        .map(|(item, (keys, event_id))| {
+            [
+                Value::from(item as i64),
+                keys.provider.into(),
+                keys.account.into(),
+                (*event_id).into(),
+                keys.invoice.into(),
+                keys.payment.into(),
+            ]
+        })
+        .collect();
+    let (length, values) = filled(&rows);
     let same = |condition: &str| {
         format!(
             "select v.item, e.provider, e.account, e.event_id from v cross join billing_events e
@@ -84,25 +98,6 @@ pub async fn list_tied_of_each(
         same("e.payment_id = v.payment_id"),
         columns::<billing_events::Entity>("e")
     );
-    let values = keys
-        .iter()
-        .zip(event_ids)
-        .enumerate()
-        .flat_map(|(item, (keys, event_id))| {
-            [
-                Value::from(item as i64),
-                keys.provider.into(),
-                keys.account.into(),
-                (*event_id).into(),
-                keys.invoice.into(),
-                keys.payment.into(),
-            ]
-        })
-        .chain((keys.len()..length).flat_map(|_| {
-            let mut nothing: [Value; 6] = std::array::from_fn(|_| Value::String(None));
-            nothing[0] = Value::BigInt(None);
-            nothing
-        }));
     let rows = WithItem::find_by_statement(Statement::from_sql_and_values(
         db.get_database_backend(),
         sql,
