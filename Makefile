@@ -22,6 +22,10 @@ K8S := $(TOOLS)/k8s/.installed
 SHIPPED := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs
 HOST = $(shell rustc --print host-tuple)
 
+# Most of what a test takes is waiting: for a pace, a lease, a moment that is due.
+RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
+export RUST_TEST_THREADS
+
 # One feature set for everything that is built, so that nothing is compiled twice.
 BUILD := cargo build --workspace --all-targets --locked
 
