@@ -48,8 +48,6 @@ pub async fn insert(
     .map(|done| done.rows_affected() > 0)
 }
 
-/// How many values [`values_of`] answers.
-
 fn values_of(event: &BillingEvent, json: String, received_at: Timestamp) -> [Value; 11] {
     [
         event.provider.clone().into(),
