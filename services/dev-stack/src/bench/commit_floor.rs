@@ -1,9 +1,8 @@
 //! What a database commits, bare: one row inserted by a durable transaction of its own, over and
-//! over, at the concurrency that membership-events can use.
+//! over, in one loop with the service's own settings (on SQLite WAL and `synchronous=FULL`).
 //!
-//! SQLite has one writer, so that is one loop on one connection with the service's own settings
-//! (WAL, `synchronous=FULL`). PostgreSQL flushes for all who wait at once, so there it is as many
-//! loops as the service's pool has connections to work with.
+//! SQLite has one writer. PostgreSQL flushes for all who wait at once, so there it is measured once
+//! more with as many loops as the service's pool has connections to work with.
 
 use std::time::{Duration, Instant};
 
@@ -51,16 +50,16 @@ impl CommitFloor {
         Ok(Self::Sqlite(pool))
     }
 
-    /// Commits a second with one transaction at a time.
-    pub async fn serial(&self) -> anyhow::Result<f64> {
+    /// Commits a second of one connection.
+    pub async fn of_one(&self) -> anyhow::Result<f64> {
         self.rate(1).await
     }
 
-    /// Commits a second at the service's own concurrency.
-    pub async fn concurrent(&self) -> anyhow::Result<f64> {
+    /// Commits a second of as many connections as the service has; none where that is one.
+    pub async fn of_pool(&self) -> anyhow::Result<Option<f64>> {
         match self {
-            Self::Sqlite(_) => self.rate(1).await,
-            Self::Postgres(_) => self.rate(IN_FLIGHT).await,
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(_) => self.rate(IN_FLIGHT).await.map(Some),
         }
     }
 

@@ -33,7 +33,8 @@ async fn gym_of(world: &mut World, members: usize) {
     world.until_allowed(&last, true).await;
 }
 
-async fn number(store: &Store, sql: &str) -> i64 {
+/// What a query counts.
+pub async fn number(store: &Store, sql: &str) -> i64 {
     let db = store.reads();
     let row = db
         .query_one_raw(Statement::from_string(db.get_database_backend(), sql))

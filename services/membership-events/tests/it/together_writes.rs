@@ -15,12 +15,13 @@ use membership_events::store::Store;
 use membership_events::timers::Wake;
 use membership_events::unit::Decisions;
 use membership_events::writes::{By, Call, Outcome, Write};
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::ConnectionTrait;
 use testkit::eventually;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use crate::together::number;
 use crate::world::{GYM, World, faults, invoice, on_both};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -105,15 +106,6 @@ fn refused(taken: Option<Result<Outcome, Error>>) -> Status {
         .expect("an answer")
         .expect_err("a refusal")
         .into_status()
-}
-
-async fn number(store: &Store, sql: &str) -> i64 {
-    let db = store.reads();
-    let row = db
-        .query_one_raw(Statement::from_string(db.get_database_backend(), sql))
-        .await;
-    let row = row.expect("an answer").expect("a row");
-    row.try_get_by_index(0).expect("a number")
 }
 
 /// Memberships, their people, their references, people about whom something was decided, and these
