@@ -19,6 +19,9 @@ pub enum FaultKind {
     /// No answer until the client gives up; nothing is applied.
     #[serde(rename = "hang")]
     Hang,
+    /// It arrives only when the faults are cleared, and is then answered as any other.
+    #[serde(rename = "wait")]
+    Wait,
     /// Applied, and then no answer until the client gives up.
     #[serde(rename = "hang_after_applying")]
     HangAfterApplying,
@@ -70,43 +73,81 @@ pub struct Fault {
     pub kind: FaultKind,
     /// How many requests; without it until the faults are cleared.
     pub count: Option<u64>,
+    /// As many that match go past it first.
+    #[serde(default)]
+    pub skip: u64,
+}
+
+impl Fault {
+    /// Whether it is this request that meets it; one that goes past it is counted.
+    fn meets(&mut self, method: &str, route: &str) -> bool {
+        let matches = self
+            .method
+            .as_deref()
+            .is_none_or(|m| m.eq_ignore_ascii_case(method))
+            && self.route.as_deref().is_none_or(|r| r == route)
+            && self.count != Some(0);
+        if matches && self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        matches
+    }
 }
 
 /// Those in force.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    list: Vec<Fault>,
+    /// Requests that were made to wait.
+    held_back: u64,
+}
 
 impl Faults {
     pub fn add(&mut self, fault: Fault) {
-        self.0.push(fault);
+        self.list.push(fault);
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.list.clear();
     }
 
     pub fn list(&self) -> &[Fault] {
-        &self.0
+        &self.list
     }
 
     /// The fault that this request meets, counted down.
     pub fn take(&mut self, method: &str, route: &str) -> Option<FaultKind> {
-        let index = self.0.iter().position(|fault| {
-            fault
-                .method
-                .as_deref()
-                .is_none_or(|m| m.eq_ignore_ascii_case(method))
-                && fault.route.as_deref().is_none_or(|r| r == route)
-                && fault.count != Some(0)
-        })?;
-        let fault = &mut self.0[index];
+        let index = self
+            .list
+            .iter_mut()
+            .position(|fault| fault.kind != FaultKind::Wait && fault.meets(method, route))?;
+        let fault = &mut self.list[index];
         if let Some(count) = &mut fault.count {
             *count -= 1;
         }
         let kind = fault.kind;
         if fault.count == Some(0) {
-            self.0.remove(index);
+            self.list.remove(index);
         }
         Some(kind)
+    }
+
+    /// Whether this request has to wait, asked once when it comes.
+    pub fn holds_back(&mut self, method: &str, route: &str) -> bool {
+        let mut list = self.list.iter_mut();
+        let holds = list.any(|fault| fault.kind == FaultKind::Wait && fault.meets(method, route));
+        self.held_back += u64::from(holds);
+        holds
+    }
+
+    /// Whether those that wait still have to.
+    pub fn hold(&self) -> bool {
+        self.list.iter().any(|fault| fault.kind == FaultKind::Wait)
+    }
+
+    /// How many requests were made to wait so far.
+    pub fn held_back(&self) -> u64 {
+        self.held_back
     }
 }

@@ -26,6 +26,8 @@ use crate::settings::{RefusalBody, RetryAfter, Settings};
 use crate::spec::{BadBody, Operation, Route, SPEC};
 use crate::state::{Shared, State};
 
+/// How often a request that waits asks whether it still has to.
+const LOOKS_AGAIN: Duration = Duration::from_millis(5);
 /// Longer than any client waits.
 const FOR_EVER: Duration = Duration::from_secs(3_600);
 
@@ -64,6 +66,7 @@ async fn kisi(
         };
         tokio::time::sleep(Duration::from_millis(latency + random)).await;
     }
+    wait(&shared, &method, &uri).await;
     let decided = decide(&shared, &peer, &method, &uri, &headers, &body);
     match decided.fault {
         Some(FaultKind::Hang | FaultKind::HangAfterApplying) => {
@@ -76,6 +79,23 @@ async fn kisi(
         _ => {}
     }
     render(decided.answer)
+}
+
+/// Until whoever holds such requests back lets them go.
+async fn wait(shared: &Shared, method: &Method, uri: &Uri) {
+    let waits = {
+        let mut state = shared.lock();
+        match SPEC.route(method.as_str(), uri.path()) {
+            Route::Found(operation, _) => {
+                let route = operation.template.as_str();
+                state.faults.holds_back(method.as_str(), route)
+            }
+            _ => false,
+        }
+    };
+    while waits && shared.lock().faults.hold() {
+        tokio::time::sleep(LOOKS_AGAIN).await;
+    }
 }
 
 fn decide(

@@ -179,7 +179,8 @@ pub struct Settings {
     pub wrong_method: u16,
     /// Status for a login that the control side revoked: 401 or 403.
     pub revoked_key: u16,
-    /// Status for an API key whose user lost the rights to have one: 403 or 401.
+    /// Status for an API key whose user lost the rights to have one: 403 or 401; with 200 it answers
+    /// still, with what that person may see.
     pub demoted_owner: u16,
     /// `notify` where an assignment is made without it.
     pub notify_default: bool,

@@ -6,6 +6,8 @@ use kisi_simulator::state::Shared;
 use kisi_simulator::{Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
+use crate::harness::SOON;
+
 pub const PLACE: i64 = 812;
 /// A group of the place.
 pub const GROUP: i64 = 10;
@@ -319,7 +321,36 @@ impl Kisi {
             route: Some(route.to_owned()),
             kind,
             count: Some(count),
+            skip: 0,
         });
+    }
+
+    /// After so many listings of rights every other waits, until they are let go.
+    pub fn hold_listings_back(&self, skip: u64) {
+        self.simulator.shared().lock().faults.add(SimulatorFault {
+            method: Some("GET".to_owned()),
+            route: Some("/role_assignments".to_owned()),
+            kind: FaultKind::Wait,
+            count: None,
+            skip,
+        });
+    }
+
+    /// Waits until one more is held back than were before.
+    pub async fn one_is_held_back(&self, before: u64) {
+        testkit::eventually("a listing is held back", SOON, async || {
+            self.held_back() > before
+        })
+        .await;
+    }
+
+    /// Listings that were made to wait so far.
+    pub fn held_back(&self) -> u64 {
+        self.simulator.shared().lock().faults.held_back()
+    }
+
+    pub fn clear_faults(&self) {
+        self.simulator.shared().lock().faults.clear();
     }
 
     /// E-mails that Kisi would have sent.

@@ -86,6 +86,7 @@ impl Story {
             route: route.map(str::to_owned),
             kind,
             count: Some(count),
+            skip: 0,
         };
         let (latency, jitter) = (self.dice.random_range(0..20), self.dice.random_range(0..20));
         self.stage.kisi.set(|settings| {
