@@ -31,6 +31,7 @@ mod doubts;
 mod everybody;
 mod forget;
 mod grant;
+mod hidden;
 mod look;
 mod pause;
 mod person;
@@ -75,6 +76,10 @@ impl Engine {
             return Ok(Outcome::default());
         };
         if !snapshot.member.pending && snapshot.member.answered_version >= snapshot.member.version {
+            return Ok(Outcome::default());
+        }
+        if snapshot.member.is_behind() {
+            // What is wanted by the version that is held was overtaken, and is heard of again.
             return Ok(Outcome::default());
         }
         let mut attempt = Attempt {

@@ -93,10 +93,14 @@ async fn look_at_group(
         return Ok(());
     };
     let ids: BTreeSet<i64> = listed.iter().map(|row| row.id).collect();
-    // Past its end a row may be listed or not: its absence says nothing.
+    // Past its end a row may be listed, hidden or deleted: its absence says nothing. Its id is kept
+    // until it is not wanted any more, because a hidden one stands in the way of another.
+    let has_ended =
+        |row: &applied_grants::Model| row.valid_until.is_some_and(|until| until <= known.now);
     let lacking: Vec<&applied_grants::Model> = ours
         .iter()
         .filter(|row| row.assignment_id.is_some_and(|id| !ids.contains(&id)))
+        .filter(|row| !has_ended(row))
         .copied()
         .collect();
     if lacking.len() > (ours.len() / 20).max(10) || (listed.is_empty() && !lacking.is_empty()) {
@@ -112,10 +116,6 @@ async fn look_at_group(
     }
     let mut still_there = Vec::new();
     for row in lacking {
-        if row.valid_until.is_some_and(|until| until <= known.now) {
-            observed.gone.push(row.clone());
-            continue;
-        }
         observed.requests += 1;
         let id = row.assignment_id.unwrap_or_default();
         match kisi.find_role_assignment(lane, id).await? {
@@ -217,7 +217,9 @@ fn sort_in(
             .iter()
             .find(|member| member.kisi_user_id == Some(user))
     });
-    if let Some(member) = member {
+    // What has ended opens nothing.
+    let is_open = window.until.is_none_or(|until| until > instant(known.now));
+    if let Some(member) = member.filter(|_| is_open) {
         observed
             .opened_by_others
             .entry(member.member_id.clone())

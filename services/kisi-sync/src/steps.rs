@@ -45,7 +45,8 @@ impl Window {
         self.as_of(now) == other.as_of(now)
     }
 
-    fn has_ended(self, now: i64) -> bool {
+    /// It opens nothing any more.
+    pub fn has_ended(self, now: i64) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 }

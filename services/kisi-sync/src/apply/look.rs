@@ -53,7 +53,7 @@ impl Engine {
         if rows.iter().all(|row| row.kisi_user_id != user) && rights.iter().any(is_staff) {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
-        self.settle_unsettled(attempt, user, &rights);
+        self.settle_unsettled(attempt, lane, user, &rights).await?;
         self.settle_moved(attempt, &rights);
         self.settle_missing(attempt, lane, user, &rights).await?;
         if attempt
@@ -70,7 +70,13 @@ impl Engine {
     }
 
     /// Rows whose answer is not known: found at Kisi, or certainly not applied.
-    fn settle_unsettled(&self, attempt: &mut Attempt, user: i64, rights: &[RoleAssignment]) {
+    async fn settle_unsettled(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        user: i64,
+        rights: &[RoleAssignment],
+    ) -> Result<(), Trouble> {
         let owner = attempt.snapshot.integration.owner_user_id;
         let mut known = known_assignments(&attempt.snapshot.rows);
         let unsettled: Vec<applied_grants::Model> = attempt
@@ -101,10 +107,15 @@ impl Engine {
                     // By whomever, and told by nobody yet.
                     attempt.outcome.granted += 1;
                 }
-                None if attempt.conflicted.contains(&row.group_id) => {
-                    attempt.refuse(row.id, row.group_id, "kisi_refused", None);
-                }
                 None => {
+                    let on_group = |right: &RoleAssignment| right.user_on_group(row.group_id);
+                    let is_refused = attempt.conflicted.contains(&row.group_id)
+                        && (rights.iter().any(|right| on_group(right).is_some())
+                            || !self.remove_hidden(attempt, lane, row.group_id).await?);
+                    if is_refused {
+                        attempt.refuse(row.id, row.group_id, "kisi_refused", None);
+                        continue;
+                    }
                     let epoch = self.lease.epoch();
                     attempt.edit_row(row.id, |row| {
                         row.state = INTENDED.to_owned();
@@ -113,6 +124,7 @@ impl Engine {
                 }
             }
         }
+        Ok(())
     }
 
     /// Rows of ours whose window is not what it was: the next step puts it right.
@@ -133,7 +145,8 @@ impl Engine {
         }
     }
 
-    /// Rows of ours that the list lacks: gone only if Kisi does not know their ids either.
+    /// Rows of ours that the list lacks: gone only if Kisi does not know their ids either. Past its
+    /// end a row may be hidden, and is kept until it is not wanted any more.
     async fn settle_missing(
         &self,
         attempt: &mut Attempt,
@@ -147,6 +160,7 @@ impl Engine {
             .rows
             .iter()
             .filter(|row| row.state == STANDING && row.kisi_user_id == user)
+            .filter(|row| !row_window(row).has_ended(self.shared.now()))
             .filter_map(|row| Some((row.id, row.group_id, row.assignment_id?)))
             .filter(|(_, _, assignment)| !listed.contains(assignment))
             .collect();
@@ -154,14 +168,9 @@ impl Engine {
             attempt.outcome.requests += 1;
             let found = self.kisi.find_role_assignment(lane, assignment).await;
             if found.map_err(Trouble::of)?.is_none() {
-                let has_ended = attempt
-                    .row(row)
-                    .is_some_and(|row| row.valid_until.is_some_and(|at| at <= self.shared.now()));
-                if !has_ended {
-                    let entry = Entry::new(UNDONE).group(group).object(assignment);
-                    let entry = entry.of(&attempt.snapshot.member);
-                    attempt.changes.push(Change::Did(Box::new(entry)));
-                }
+                let entry = Entry::new(UNDONE).group(group).object(assignment);
+                let entry = entry.of(&attempt.snapshot.member);
+                attempt.changes.push(Change::Did(Box::new(entry)));
                 attempt.remove_row(row);
             }
         }
@@ -179,7 +188,7 @@ impl Engine {
         let known = known_assignments(&attempt.snapshot.rows);
         let organization = attempt.snapshot.integration.organization_id.unwrap_or(0);
         let adopts = attempt.snapshot.integration.unmanaged_policy == "adopt";
-        let mut others = BTreeSet::new();
+        let (mut others, mut taken) = (BTreeSet::new(), BTreeSet::new());
         for right in rights {
             let group = right.applies_to_id;
             if right.user_on_group(group).is_none() || known.contains(&right.id) {
@@ -188,14 +197,16 @@ impl Engine {
             let shared =
                 applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
             let basic = right.role_id == NewGroupAssignment::BASIC_ROLE;
+            let window = found_window(right);
+            let has_ended = window.has_ended(self.shared.now());
             let missing =
                 wanted.contains_key(&group) && !attempt.snapshot.open_groups().contains(&group);
-            if missing && basic && (shared || adopts) {
+            if missing && basic && (adopts || shared) && !(shared && has_ended) {
                 // Another gym's row is shared, never taken over; a hand-made one is adopted.
-                let window = found_window(right);
                 self.insert(attempt, group, window, user, STANDING, Some(right.id))
                     .await?;
-            } else if !shared {
+                taken.insert(group);
+            } else if !shared && !has_ended {
                 others.insert(group);
             }
         }
@@ -209,8 +220,10 @@ impl Engine {
         for row in in_the_way {
             attempt.remove_row(row);
         }
-        // What is opened by others was not refused.
-        attempt.refused.retain(|group| !others.contains(group));
+        // What is opened by others, or was there and is ours from now on, was not refused.
+        attempt
+            .refused
+            .retain(|group| !others.contains(group) && !taken.contains(group));
         if attempt.refused.is_empty() && attempt.outcome.failure == Some("kisi_refused") {
             attempt.outcome.failure = None;
         }

@@ -7,6 +7,7 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
+use crate::steps::row_window;
 use crate::store::applied_grants;
 
 impl Engine {
@@ -16,8 +17,13 @@ impl Engine {
         } else {
             "explained"
         };
-        // A replacement is no loss, and a change that a person confirmed is not counted.
-        let is_loss = attempt.outcome.granted == 0 && !attempt.snapshot.member.approved;
+        let now = self.shared.now();
+        let has_ended = |row| row_window(row).has_ended(now);
+        // A replacement is no loss, nor is what has ended by its window, and a change that a person
+        // confirmed is not counted.
+        let is_loss = attempt.outcome.granted == 0
+            && !attempt.snapshot.member.approved
+            && !attempt.row(row).is_some_and(has_ended);
         let member = attempt.snapshot.member.member_id.clone();
         if is_loss && !self.brake.lets_go(&member, class, self.shared.now()) {
             return self.hold(attempt, class).await;

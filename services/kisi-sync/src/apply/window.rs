@@ -7,7 +7,7 @@ use super::grant::granting;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
-use crate::steps::Window;
+use crate::steps::{Window, row_window};
 use crate::store::applied_grants::INTENDED;
 use crate::store::{instant, micros};
 
@@ -27,6 +27,11 @@ impl Engine {
         let (user, Some(assignment)) = (model.kisi_user_id, model.assignment_id) else {
             return Ok(());
         };
+        if row_window(model).has_ended(self.shared.now()) {
+            // No door is open by it, and Kisi may hide it or have deleted it, so that it cannot be
+            // changed: it goes, and the next steps grant another.
+            return self.delete(attempt, row, "replaced", Lane::Grant).await;
+        }
         let turn = self.turn(attempt, Lane::Grant).await?;
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);

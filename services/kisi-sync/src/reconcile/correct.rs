@@ -32,11 +32,9 @@ impl Pass {
             applied_grants::Entity::delete_by_id(row.id)
                 .exec(&txn)
                 .await?;
-            if row.valid_until.is_none_or(|until| until > now) {
-                let entry = Entry::new(UNDONE).about(&row.member_id).group(row.group_id);
-                let entry = entry.object(row.assignment_id.unwrap_or_default());
-                undone.push(entry.caused_by(self.cause()));
-            }
+            let entry = Entry::new(UNDONE).about(&row.member_id).group(row.group_id);
+            let entry = entry.object(row.assignment_id.unwrap_or_default());
+            undone.push(entry.caused_by(self.cause()));
         }
         for row in &observed.moved {
             row.clone()

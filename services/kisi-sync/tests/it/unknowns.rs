@@ -1,8 +1,12 @@
 //! What nobody could find out about Kisi: each answer is survived.
 
+use contracts::access::v1::AccessApplied;
+use contracts::integration::v1 as api;
 use contracts::wire;
+use futures_util::StreamExt;
 use jiff::{SignedDuration, Timestamp};
-use kisi_simulator::settings::{DuplicateUser, ExpiredListing};
+use kisi_simulator::settings::{DuplicateAssignment, DuplicateUser, ExpiredListing};
+use serde_json::Value;
 
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
 use crate::kisi::{ELSEWHERE, GROUP};
@@ -105,6 +109,211 @@ async fn a_right_past_its_end_is_in_sync_where_it_stays_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_past_its_end_is_in_sync_where_it_is_deleted() {
     a_right_past_its_end_is_in_sync(ExpiredListing::Deleted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_past_its_end_is_in_sync_where_it_is_hidden() {
+    a_right_past_its_end_is_in_sync(ExpiredListing::Hidden).await;
+}
+
+/// The member's plan ends at this instant.
+async fn decide_until(stage: &Stage, member: &str, version: i64, end: Timestamp) {
+    let mut person = stage.directory.put(GYM, member, version, &[PLAN]);
+    let state = person.state.as_mut().unwrap();
+    state.plans[0].valid_until = Some(wire::timestamp(end));
+    stage.directory.insert(person.clone());
+    stage.directory.publish(&person.state.unwrap()).await;
+}
+
+/// She renews before anybody said that her pass had ended: the row that ended is in the way of another,
+/// whether Kisi shows it or not.
+async fn who_renews_after_the_end_is_let_in(listing: ExpiredListing) {
+    let stage = Stage::set(On::Sqlite).await;
+    stage
+        .kisi
+        .set(|settings| settings.expired_listing = listing);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 13).await;
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let end = now.checked_add(SignedDuration::from_secs(4)).unwrap();
+    // More of them than a listing may lack by accident.
+    for i in 1..=12 {
+        decide_until(&stage, &format!("m{i}"), 2, end).await;
+    }
+    for i in 1..=12 {
+        let member = format!("m{i}");
+        stage.answer(&member, |answer| answer.version == 2).await;
+    }
+    testkit::eventually("the end has passed", SOON, async || Timestamp::now() > end).await;
+    let sync = replica.sync().await;
+    assert_eq!(
+        (sync.state.as_str(), sync.in_sync),
+        ("done", true),
+        "{sync:?}"
+    );
+    stage.kisi.forget_requests().await;
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    let open = stage.answer("m1", |answer| answer.version == 3).await;
+    assert_eq!(open.outcome, "granted", "{open:?}");
+    assert_eq!((open.failure.as_deref(), open.grants.len()), (None, 1));
+    assert_eq!(open.grants[0].valid_until, None);
+    let writes = stage.kisi.writes().await;
+    assert_eq!(writes.last().unwrap(), "POST /role_assignments");
+    assert!(writes.len() <= 2, "{writes:?}");
+    let user = stage.kisi.user_of("m1@example.com");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let hers = rows
+        .iter()
+        .filter(|row| row["assignee_id"].as_i64() == Some(user));
+    assert_eq!(hers.count(), 1, "{rows:?}");
+    assert!(replica.sync().await.in_sync);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_renews_after_the_end_is_let_in_where_it_stays_listed() {
+    who_renews_after_the_end_is_let_in(ExpiredListing::Stays).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_renews_after_the_end_is_let_in_where_it_is_hidden() {
+    who_renews_after_the_end_is_let_in(ExpiredListing::Hidden).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_renews_after_the_end_is_let_in_where_it_is_deleted() {
+    who_renews_after_the_end_is_let_in(ExpiredListing::Deleted).await;
+}
+
+/// Somebody puts an end on a right of ours in Kisi's pages, and Kisi hides it: it is neither listed nor
+/// found, and a second one is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_of_ours_that_was_ended_by_hand_and_is_hidden_makes_room_for_another() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage
+        .kisi
+        .set(|settings| settings.expired_listing = ExpiredListing::Hidden);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let told = stage.answer("m1", |answer| answer.version == 1).await;
+    let ended = told.grants[0].assignment_id;
+    let past = "2020-01-01T00:00:00Z";
+    stage.kisi.set_window_by_hand(ended, past).await;
+    let sync = replica.sync().await;
+    assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
+    assert_eq!(sync.report.unwrap().granted, 1);
+    let told = stage
+        .answer("m1", |answer| answer.applied_seq > told.applied_seq)
+        .await;
+    assert_eq!((told.outcome.as_str(), told.grants.len()), ("granted", 1));
+    let writes = stage.kisi.writes().await;
+    let (post, delete) = (
+        "POST /role_assignments".to_owned(),
+        format!("DELETE /role_assignments/{ended}"),
+    );
+    assert_eq!(writes, [post.clone(), delete, post]);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert!(rows.iter().all(|row| row["valid_until"].is_null()));
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    replica.stop().await;
+}
+
+/// A right that somebody gave by hand after the member was looked at is found when Kisi refuses a
+/// second one.
+async fn a_right_that_is_there_already_is_found(
+    policy: &str,
+    refusal: DuplicateAssignment,
+    ends: Option<&str>,
+) -> (AccessApplied, Vec<Value>) {
+    let stage = Stage::set(On::Sqlite).await;
+    stage
+        .kisi
+        .set(|settings| settings.duplicate_assignments = refusal);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let request = api::SetPoliciesRequest {
+        gym_id: GYM.to_owned(),
+        policies: Some(api::Policies {
+            unmanaged: policy.to_owned(),
+            member_resume: "request".to_owned(),
+            user_mode: "managed".to_owned(),
+        }),
+    };
+    replica.client.set_policies(request).await.unwrap();
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    let by = stage.kisi.user_of("second@example.com");
+    let change = serde_json::json!({
+        "action": "add_assignment", "group_id": GROUP, "email": "m1@example.com", "by": by,
+        "valid_until": ends,
+    });
+    stage.kisi.by_hand(change).await;
+    stage.kisi.forget_requests().await;
+    let mut told = stage.answers("m1").await;
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    let answer = tokio::time::timeout(SOON, told.next())
+        .await
+        .unwrap()
+        .unwrap();
+    // One outcome, and no more of it.
+    assert_eq!(answer.version, 3);
+    stage.consumed().await;
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let user = stage.kisi.user_of("m1@example.com");
+    let hers = rows
+        .into_iter()
+        .filter(|row| row["assignee_id"].as_i64() == Some(user))
+        .collect();
+    let sync = replica.sync().await;
+    assert_eq!(sync.in_sync, answer.failure.is_none(), "{sync:?}");
+    let newest = stage.answer("m1", |_| true).await;
+    assert_eq!(newest.failure, answer.failure);
+    assert_eq!(newest.grants, answer.grants);
+    replica.stop().await;
+    (answer, hers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_there_already_is_adopted_where_the_gym_wants_that() {
+    for refusal in [
+        DuplicateAssignment::Conflict,
+        DuplicateAssignment::Unprocessable,
+    ] {
+        let (told, rows) = a_right_that_is_there_already_is_found("adopt", refusal, None).await;
+        assert_eq!(told.failure, None, "{told:?}");
+        assert_ne!(told.outcome, "failed");
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(
+            Some(told.grants[0].assignment_id),
+            rows[0]["id"].as_i64(),
+            "{told:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_there_already_is_left_and_shown_where_the_gym_wants_that() {
+    let conflict = DuplicateAssignment::Conflict;
+    let (told, rows) = a_right_that_is_there_already_is_found("leave", conflict, None).await;
+    assert_eq!(
+        (told.outcome.as_str(), told.failure.as_deref()),
+        ("unchanged", None)
+    );
+    assert_eq!(told.groups_opened_by_others, [GROUP]);
+    assert!(told.grants.is_empty() && rows.len() == 1);
+}
+
+/// It opens nothing, it is not ours to change, and Kisi takes no other: that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_right_of_others_that_keeps_ours_from_being_given_is_not_called_open() {
+    let (conflict, past) = (DuplicateAssignment::Conflict, Some("2020-01-01T00:00:00Z"));
+    let (told, rows) = a_right_that_is_there_already_is_found("leave", conflict, past).await;
+    assert_eq!(
+        (told.outcome.as_str(), told.failure.as_deref()),
+        ("failed", Some("kisi_refused"))
+    );
+    assert_eq!(told.groups_missing, [GROUP]);
+    assert!(told.groups_opened_by_others.is_empty() && rows.len() == 1);
 }
 
 /// All have one name, by which Kisi sorts: each request has another order, and what one page lacks
