@@ -72,7 +72,15 @@ const DIRECTORY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the service until `shutdown`, then lets running requests end and gives its gyms back.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    run_at(config, Arc::new(SystemClock), shutdown).await
+}
+
+/// The same by this clock. Callers' tokens are checked by the machine's.
+pub async fn run_at(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let sealer = Sealer::parse(&config.sealing_keys)?;
     if config.kisi.kisi_request_timeout >= config.lease.lease_ttl {
         return Err(RunError::TimeoutPastLease);
@@ -97,7 +105,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         None => format!("http://{}", server.local_addr()?),
     };
     let token = ServiceToken::from_file(&config.service_token_file)?;
-    let verifier = Verifier::start(&config.identity, Arc::clone(&clock), shutdown.clone()).await?;
+    let verifier =
+        Verifier::start(&config.identity, Arc::new(SystemClock), shutdown.clone()).await?;
     let membership_events = service_channel(
         "MEMBERSHIP_EVENTS_URL",
         &config.membership_events_url,
@@ -128,7 +137,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         events_url: config.kisi.kisi_events_url,
         request_timeout: config.kisi.kisi_request_timeout,
     });
-    // Leases first: what arrives then finds its worker.
+    rebuild::catch_up(&shared, &shutdown).await?;
+    // Leases before messages: what arrives then finds its worker.
     worker::keep_in_step(&shared).await?;
 
     let relayed = CancellationToken::new();

@@ -1,25 +1,88 @@
-//! The table of what is ours, lost: rebuilt from what was told on `ACCESS`, whose last message of each
-//! member names every right of ours.
+//! The table of what is ours, lost or set back to a backup: rebuilt from what was told on `ACCESS`, whose
+//! last message of each member names every right of ours.
 //!
 //! A row that comes of it is believed like any other: the next listing finds it at Kisi, or it is
 //! fetched by its id and forgotten.
+//!
+//! An answer's number is committed with the rows it tells of before it is told. So where the last answer
+//! on the bus has a higher one than the table, the table is the older of the two. That is looked for at
+//! start, before anything else is decided, since every answer after it has a higher number still.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use contracts::access::v1::AccessApplied;
 use contracts::{subjects, wire};
+use futures_util::{TryStreamExt, stream};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PaginatorTrait,
-    QueryFilter, TransactionTrait,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel,
+    PaginatorTrait, QueryFilter, TransactionTrait,
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::integration_state as state;
 use crate::shared::Shared;
-use crate::store::{applied_grants, integrations, members, micros};
+use crate::store::{applied_grants, integrations, members, micros, outbox};
 
 /// Longer than any gym's answers take to be read.
 const WITHIN: Duration = Duration::from_secs(60);
+/// Gyms looked at together.
+const AT_ONCE: usize = 16;
+/// Before the bus is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Brings the gyms whose tables are of yesterday up to what was told since; before anything else is
+/// decided or sent.
+pub async fn catch_up(shared: &Shared, shutdown: &CancellationToken) -> Result<(), DbErr> {
+    let gyms = integrations::list_enabled(&shared.db).await?;
+    stream::iter(gyms.into_iter().map(Ok::<_, DbErr>))
+        .try_for_each_concurrent(AT_ONCE, |(gym, _)| async move {
+            let Some(last) = ask_last(shared, &gym, shutdown).await else {
+                return Ok(());
+            };
+            if !is_newer(shared, &last).await? {
+                return Ok(());
+            }
+            let (integration, told) = (
+                integrations::find(&shared.db, &gym).await?,
+                last_told(shared, &gym).await,
+            );
+            let (Some(integration), Some(told)) = (integration, told) else {
+                return Err(DbErr::Custom(format!(
+                    "the tables of gym {gym} are older than what was told, and ACCESS cannot be read"
+                )));
+            };
+            let rows = take_over(shared, &integration, &told, 0, false).await?;
+            tracing::warn!(gym.id = %gym, grants.rebuilt = rows,
+                "The tables of gym {gym} are of a backup: {rows} rows are what ACCESS told since");
+            Ok(())
+        })
+        .await
+}
+
+/// The gym's last answer; asked until the bus says which it is.
+async fn ask_last(
+    shared: &Shared,
+    gym: &str,
+    shutdown: &CancellationToken,
+) -> Option<AccessApplied> {
+    let subject = subjects::access(gym, "*");
+    loop {
+        match shared.bus.last("ACCESS", &subject).await {
+            Ok(last) => return serde_json::from_slice(&last?).ok(),
+            Err(error) => {
+                tracing::warn!(gym.id = %gym, error = %error, "The last answer of gym {gym} cannot be read");
+                let pause = tokio::time::sleep(ASK_AGAIN);
+                shutdown.run_until_cancelled(pause).await?;
+            }
+        }
+    }
+}
+
+async fn is_newer(shared: &Shared, last: &AccessApplied) -> Result<bool, DbErr> {
+    let held = members::find(&shared.db, &last.gym_id, &last.member_id).await?;
+    Ok(held.map_or(0, |held| held.applied_seq) < last.applied_seq)
+}
 
 /// Fills the table where it holds nothing of the gym, in any organization; answers how many rows came
 /// of it.
@@ -39,14 +102,41 @@ pub async fn rebuild(
     let Some(told) = last_told(shared, gym).await else {
         return Ok(0);
     };
+    let rows = take_over(shared, integration, &told, epoch, true).await?;
+    if rows > 0 {
+        tracing::warn!(gym.id = %gym, grants.rebuilt = rows,
+            "The table of what is ours held nothing of gym {gym}: {rows} rows are rebuilt from ACCESS");
+    }
+    Ok(rows)
+}
+
+/// Writes what was told in the place of what the tables have, of members of whom they know less; with
+/// `lost`, of all. Answers how many rows that made.
+async fn take_over(
+    shared: &Shared,
+    integration: &integrations::Model,
+    told: &HashMap<String, AccessApplied>,
+    epoch: i64,
+    lost: bool,
+) -> Result<u64, DbErr> {
     let now = shared.now();
     let mut rows = 0;
     let txn = shared.db.begin().await?;
+    // One replica at a time; the next finds it done.
+    state::change(&txn, &integration.gym_id, now, |_| Ok(())).await?;
     for answer in told.values() {
+        if !keep_member(&txn, answer).await? && !lost {
+            continue;
+        }
+        applied_grants::Entity::delete_many()
+            .filter(applied_grants::Column::OrganizationId.eq(integration.organization()))
+            .filter(applied_grants::Column::GymId.eq(&integration.gym_id))
+            .filter(applied_grants::Column::MemberId.eq(&answer.member_id))
+            .exec(&txn)
+            .await?;
         let Some(user) = answer.kisi_user_id else {
             continue;
         };
-        keep_member(&txn, answer, user).await?;
         for grant in &answer.grants {
             let at = |at: &Option<pbjson_types::Timestamp>| {
                 at.as_ref().and_then(wire::instant).map(micros)
@@ -54,7 +144,7 @@ pub async fn rebuild(
             let row = applied_grants::Model {
                 id: 0,
                 organization_id: integration.organization(),
-                gym_id: gym.clone(),
+                gym_id: integration.gym_id.clone(),
                 member_id: answer.member_id.clone(),
                 group_id: grant.group_id,
                 kisi_user_id: user,
@@ -70,38 +160,68 @@ pub async fn rebuild(
             rows += 1;
         }
     }
+    forget_overtaken(&txn, told).await?;
     txn.commit().await?;
-    if rows > 0 {
-        tracing::warn!(gym.id = %gym, grants.rebuilt = rows,
-            "The table of what is ours held nothing of gym {gym}: {rows} rows are rebuilt from ACCESS");
-    }
     Ok(rows)
 }
 
-/// Who the member is at Kisi, and the number of the last answer, where the tables know less.
-async fn keep_member(
-    txn: &sea_orm::DatabaseTransaction,
-    answer: &AccessApplied,
-    user: i64,
-) -> Result<(), DbErr> {
+/// Who the member is at Kisi, and the number of the last answer, where the tables know less; whether
+/// they do.
+async fn keep_member(txn: &DatabaseTransaction, answer: &AccessApplied) -> Result<bool, DbErr> {
     let held = members::find_for_update(txn, &answer.gym_id, &answer.member_id).await?;
     let is_known = held.is_some();
     let mut member =
         held.unwrap_or_else(|| members::Model::unheard_of(&answer.gym_id, &answer.member_id));
-    member.applied_seq = member.applied_seq.max(answer.applied_seq);
-    if member.kisi_user_id.is_none() {
-        member.kisi_user_id = Some(user);
+    let is_newer = member.applied_seq < answer.applied_seq;
+    if is_newer {
+        member.applied_seq = answer.applied_seq;
+        // Until that version is heard of again, nobody knows here what the member should have.
+        member.answered_version = member.answered_version.max(answer.version);
+        if member.kisi_user_id != answer.kisi_user_id {
+            member.person_digest = None;
+        }
+        member.kisi_user_id = answer.kisi_user_id;
         member.kisi_user_ours = answer.kisi_user_ours;
+        member.looked = false;
+    } else if member.kisi_user_id.is_none() {
+        member.kisi_user_id = answer.kisi_user_id;
+        member.kisi_user_ours = answer.kisi_user_ours;
+    } else {
+        return Ok(false);
     }
     let row = member.into_active_model().reset_all();
     if is_known {
-        row.update(txn).await.map(drop)
+        row.update(txn).await?;
     } else {
         members::Entity::insert(row)
             .exec_without_returning(txn)
-            .await
-            .map(drop)
+            .await?;
     }
+    Ok(is_newer)
+}
+
+/// Answers that a backup holds as not told yet, and that were told long ago: told again now, they would
+/// be the last of their subject.
+async fn forget_overtaken(
+    txn: &DatabaseTransaction,
+    told: &HashMap<String, AccessApplied>,
+) -> Result<(), DbErr> {
+    let waiting = outbox::Entity::find()
+        .filter(outbox::Column::Kind.eq("access"))
+        .all(txn)
+        .await?;
+    for row in waiting {
+        let Ok(answer) = serde_json::from_str::<AccessApplied>(&row.body) else {
+            continue;
+        };
+        let is_overtaken = told.get(&answer.member_id).is_some_and(|told| {
+            told.gym_id == answer.gym_id && told.applied_seq >= answer.applied_seq
+        });
+        if is_overtaken {
+            outbox::Entity::delete_by_id(row.id).exec(txn).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The last answer of each member of the gym; None when the bus does not tell all of them.
@@ -110,11 +230,14 @@ async fn last_told(shared: &Shared, gym: &str) -> Option<HashMap<String, AccessA
     let mut status = projection.status();
     let stop = CancellationToken::new();
     let _stops = stop.clone().drop_guard();
-    let mut told = HashMap::new();
+    let mut told: HashMap<String, AccessApplied> = HashMap::new();
     let reading = projection.run(
         |entry| {
             if let Ok(answer) = entry.parse::<AccessApplied>() {
-                told.insert(answer.member_id.clone(), answer);
+                let known = told.get(&answer.member_id);
+                if known.is_none_or(|known| known.applied_seq <= answer.applied_seq) {
+                    told.insert(answer.member_id.clone(), answer);
+                }
             }
         },
         stop,

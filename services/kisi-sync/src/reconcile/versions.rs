@@ -40,7 +40,10 @@ impl Pass {
             };
             let missing = behind(held);
             if missing.is_empty() {
-                return Ok(Versions::Known);
+                return match members::believe(&self.shared.db, &self.gym, &theirs).await {
+                    Ok(()) => Ok(Versions::Known),
+                    Err(_) => Ok(Versions::Behind),
+                };
             }
             if !asked {
                 asked = true;

@@ -2,6 +2,7 @@
 //! tokens. Only membership-events is the test's own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::access::v1::AccessApplied;
@@ -12,6 +13,7 @@ use futures_util::{Stream, StreamExt};
 use kisi_simulator::settings::{LimiterModel, Settings};
 use kisi_sync::config::Config;
 use sea_orm::ConnectionTrait;
+use service_runtime::clock::Clock;
 use service_runtime::grpc::{ServiceChannel, service_channel};
 use service_runtime::identity::ServiceToken;
 use service_runtime::settings;
@@ -169,6 +171,15 @@ impl Stage {
         let config: Config = settings::read(self.arguments(grpc, more)).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(kisi_sync::run(config, shutdown.clone()));
+        self.served(grpc, shutdown, task).await
+    }
+
+    /// The same by another clock than the machine's.
+    pub async fn start_at(&self, clock: Arc<dyn Clock>, more: &[(&str, &str)]) -> Running {
+        let grpc = testkit::free_port();
+        let config: Config = settings::read(self.arguments(grpc, more)).unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(kisi_sync::run_at(config, clock, shutdown.clone()));
         self.served(grpc, shutdown, task).await
     }
 
@@ -377,6 +388,40 @@ impl Running {
         };
         let answer = self.client.set_associations(request).await?;
         Ok(answer.into_inner())
+    }
+
+    /// The plans that wait for a person; showing them seals them.
+    pub async fn held_plans(&mut self) -> Vec<api::HeldPlan> {
+        let request = api::GymRequest {
+            gym_id: GYM.to_owned(),
+        };
+        let plans = self.client.list_held_plans(request).await.unwrap();
+        plans.into_inner().held_plans
+    }
+
+    /// The one plan that waits for a person, once there is one.
+    pub async fn plan_held(&mut self) -> api::HeldPlan {
+        let mut plans = Vec::new();
+        testkit::eventually("a plan is held", SOON, async || {
+            plans = self.held_plans().await;
+            !plans.is_empty()
+        })
+        .await;
+        assert_eq!(plans.len(), 1, "{plans:?}");
+        plans.remove(0)
+    }
+
+    pub async fn approve(
+        &mut self,
+        id: &str,
+        digest: &str,
+    ) -> Result<api::HeldPlan, tonic::Status> {
+        let request = api::DecidePlanRequest {
+            gym_id: GYM.to_owned(),
+            id: id.to_owned(),
+            digest: digest.to_owned(),
+        };
+        Ok(self.client.approve_plan(request).await?.into_inner())
     }
 
     pub async fn integration(&mut self) -> api::Integration {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use contracts::membership::v1::membership_service_server::{
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct Directory {
     publisher: Publisher,
     members: Arc<Mutex<BTreeMap<(String, String), Member>>>,
+    silent: Arc<AtomicBool>,
 }
 
 impl Directory {
@@ -27,6 +29,7 @@ impl Directory {
         Self {
             publisher,
             members: Arc::default(),
+            silent: Arc::default(),
         }
     }
 
@@ -42,6 +45,11 @@ impl Directory {
                 .serve_with_incoming(incoming),
         );
         address
+    }
+
+    /// Whether it answers no question about versions from now on.
+    pub fn be_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
     }
 
     /// A person with a state of these plans; not published.
@@ -180,6 +188,9 @@ impl MembershipService for Directory {
         &self,
         request: Request<ListMemberVersionsRequest>,
     ) -> Result<Response<ListMemberVersionsResponse>, Status> {
+        if self.silent.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("silent"));
+        }
         let gym = request.into_inner().gym_id;
         let members = self.members.lock().unwrap();
         let members = members
