@@ -4,6 +4,8 @@
 //! the exact set. A member who is entitled again drops out by the way of all things: the next look
 //! finds nothing to revoke.
 
+use std::collections::HashSet;
+
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend,
     DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
@@ -102,7 +104,7 @@ pub async fn hold<C: ConnectionTrait>(
             id
         }
     };
-    mark(db, gym, held, Some(&id)).await?;
+    mark(db, gym, held, &id).await?;
     state::attend(
         db,
         gym,
@@ -132,16 +134,16 @@ fn revokes(class: &str, members: &[String]) -> i64 {
     }
 }
 
-/// Sets or clears what holds these members.
-pub async fn mark<C: ConnectionTrait>(
+/// Sets what holds these members.
+async fn mark<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     ids: &[String],
-    plan: Option<&str>,
+    plan: &str,
 ) -> Result<(), DbErr> {
     for part in ids.chunks(500) {
         let set = members::ActiveModel {
-            held_by: ActiveValue::Set(plan.map(str::to_owned)),
+            held_by: ActiveValue::Set(Some(plan.to_owned())),
             ..Default::default()
         };
         members::Entity::update_many()
@@ -154,12 +156,31 @@ pub async fn mark<C: ConnectionTrait>(
     Ok(())
 }
 
-/// Frees these members of this plan, and of no other.
-async fn release<C: ConnectionTrait>(
+/// Those of these members whom this plan holds, and no other.
+pub async fn held_by<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     ids: &[String],
     plan: &str,
+) -> Result<Vec<String>, DbErr> {
+    let held: Vec<String> = members::Entity::find()
+        .select_only()
+        .column(members::Column::MemberId)
+        .filter(members::Column::GymId.eq(gym))
+        .filter(members::Column::HeldBy.eq(plan))
+        .into_tuple()
+        .all(db)
+        .await?;
+    let ids: HashSet<&String> = ids.iter().collect();
+    Ok(held.into_iter().filter(|id| ids.contains(id)).collect())
+}
+
+/// Frees these members of these plans, and of no other.
+pub async fn release<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+    plans: &[String],
 ) -> Result<(), DbErr> {
     for part in ids.chunks(500) {
         let set = members::ActiveModel {
@@ -169,12 +190,26 @@ async fn release<C: ConnectionTrait>(
         members::Entity::update_many()
             .set(set)
             .filter(members::Column::GymId.eq(gym))
-            .filter(members::Column::HeldBy.eq(plan))
+            .filter(members::Column::HeldBy.is_in(plans.iter().cloned()))
             .filter(members::Column::MemberId.is_in(part.iter().cloned()))
             .exec(db)
             .await?;
     }
     Ok(())
+}
+
+/// The gym's plans that wait for a person, or that a person has discarded: what they hold is not asked
+/// about again.
+pub async fn standing<C: ConnectionTrait>(db: &C, gym: &str) -> Result<HashSet<String>, DbErr> {
+    let ids: Vec<String> = held_plans::Entity::find()
+        .select_only()
+        .column(held_plans::Column::Id)
+        .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::State.is_in(["held", "discarded"]))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().collect())
 }
 
 /// The gym's plans, newest first. Showing a held one seals it.
@@ -196,54 +231,76 @@ pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plan
         .await
 }
 
-/// Plans that nobody decided on in time; answers the gyms whose held grants ended so. What a plan held
-/// is planned anew by the next pass, which holds it again if it is still too much.
-pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<Vec<String>, DbErr> {
+/// Plans that nobody decided on in time. What such a plan held is planned anew by the next pass, and
+/// stays held until that pass holds it again or finds that it fits.
+pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
     let late = held_plans::Entity::find()
         .filter(held_plans::Column::State.eq("held"))
         .filter(held_plans::Column::ExpiresAt.lte(now))
         .all(db)
         .await?;
-    let mut grants = Vec::new();
     for plan in late {
-        if plan.class == "grants" {
-            grants.push(plan.gym_id.clone());
-        }
-        end(db, plan, now).await?;
-    }
-    Ok(grants)
-}
-
-/// The mapping has changed: what one before would have let in is not asked about any more.
-pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
-    let grants = held_plans::Entity::find()
-        .filter(held_plans::Column::GymId.eq(gym))
-        .filter(held_plans::Column::Class.eq("grants"))
-        .filter(held_plans::Column::State.is_in(["held", "discarded"]))
-        .all(db)
-        .await?;
-    for plan in grants {
         end(db, plan, now).await?;
     }
     Ok(())
 }
 
-/// The plan is over, and its members are free of it.
+/// The mapping has changed: what a pass by a former one would have let in or shut out is not asked about
+/// any more, but planned anew by the pass that this one begins.
+pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
+    let plans = held_plans::Entity::find()
+        .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::Class.is_in(["grants", "unexplained"]))
+        .filter(held_plans::Column::State.is_in(["held", "discarded"]))
+        .all(db)
+        .await?;
+    for plan in plans {
+        end(db, plan, now).await?;
+    }
+    Ok(())
+}
+
+/// The plan is over, unless it was decided on meanwhile. Its members are free of it by the next pass.
 async fn end(db: &DatabaseConnection, plan: held_plans::Model, now: i64) -> Result<(), DbErr> {
-    let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
-    let (gym, id) = (plan.gym_id.clone(), plan.id.clone());
     let txn = db.begin().await?;
-    release(&txn, &gym, &members, &id).await?;
-    let mut row = plan.into_active_model();
-    row.state = ActiveValue::Set("expired".to_owned());
-    row.update(&txn).await?;
-    state::change(&txn, &gym, now, |row| {
+    if decide(&txn, &plan, "expired", None, now).await? {
+        txn.commit().await?;
+    }
+    Ok(())
+}
+
+/// Gives the plan another state, if it still has the one that was read; what it asked for is settled.
+pub async fn decide<C: ConnectionTrait>(
+    txn: &C,
+    plan: &held_plans::Model,
+    decision: &str,
+    actor: Option<String>,
+    now: i64,
+) -> Result<bool, DbErr> {
+    // First, as whoever holds more does.
+    state::change(txn, &plan.gym_id, now, |_| Ok(())).await?;
+    let set = held_plans::ActiveModel {
+        state: ActiveValue::Set(decision.to_owned()),
+        decided_by: ActiveValue::Set(actor),
+        ..Default::default()
+    };
+    let done = held_plans::Entity::update_many()
+        .set(set)
+        .filter(held_plans::Column::Id.eq(&plan.id))
+        .filter(held_plans::Column::State.eq(&plan.state))
+        .filter(held_plans::Column::Digest.eq(&plan.digest))
+        .exec(txn)
+        .await?;
+    if done.rows_affected == 0 {
+        return Ok(false);
+    }
+    state::change(txn, &plan.gym_id, now, |row| {
         state::settle_attention(row, |matter| {
-            matter.what == "plan_held" && matter.subject == id
+            matter.what == "plan_held" && matter.subject == plan.id
         })
     })
     .await?;
-    txn.commit().await
+    Ok(true)
 }
 
 /// Says once more, a day before, that a plan waits for a decision.

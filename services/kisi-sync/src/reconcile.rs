@@ -20,7 +20,8 @@ use crate::event_webhook::Webhook;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
-use crate::{doors, held, rebuild, rights, worker};
+use crate::worker::{self, DeadKey};
+use crate::{doors, held, rebuild, rights};
 
 mod carry_out;
 mod conclude;
@@ -60,32 +61,33 @@ pub enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// Whether it is the key that does not work, and then whether it is for want of rights.
-    fn is_of_key(&self) -> Option<bool> {
+    /// Why the key does not work, where it is the key.
+    fn is_of_key(&self) -> Option<DeadKey> {
         match self {
-            Self::KeyWithoutRights => Some(true),
-            Self::KeyElsewhere => Some(false),
-            Self::Kisi(error) if error.is_key_dead() => Some(error.status() == Some(403)),
+            Self::KeyWithoutRights => Some(DeadKey::WithoutRights),
+            Self::KeyElsewhere => Some(DeadKey::Elsewhere),
+            Self::Kisi(error) if error.is_key_dead() => Some(DeadKey::of(error)),
             _ => None,
         }
     }
 }
 
 /// Puts a pass in the queue; answers its row. Whoever owns the gym runs it.
-pub async fn queue(
-    shared: &Shared,
+pub async fn queue<C: ConnectionTrait>(
+    db: &C,
     gym: &str,
     activation: &str,
     digest: Option<String>,
     actor: Option<String>,
+    now: i64,
 ) -> Result<syncs::Model, DbErr> {
     let row = syncs::Model {
         digest,
         actor,
-        ..queued(gym, activation, shared.now())
+        ..queued(gym, activation, now)
     };
     syncs::Entity::insert(row.clone().into_active_model().reset_all())
-        .exec_without_returning(&shared.db)
+        .exec_without_returning(db)
         .await?;
     Ok(row)
 }
@@ -152,16 +154,18 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         sync,
         whole: true,
         is_held: false,
+        began: i64::MAX,
+        is_mapping: false,
     };
     let ended = pass.run().await;
     match ended {
         // Somebody else goes on with it.
         Err(ReconcileError::NotOwner) => return pass.sync,
         Err(error) => {
-            tracing::warn!(gym.id = %pass.gym, sync.id = %pass.sync.sync_id, error = %error,
+            tracing::warn!(gym.id = %pass.gym, sync.id = %pass.sync.sync_id, error = %chain(&error),
                 "The reconcile of gym {} ended early: {error}", pass.gym);
-            if let Some(rights) = error.is_of_key() {
-                if let Err(error) = worker::key_died(shared, &pass.gym, rights).await {
+            if let Some(why) = error.is_of_key() {
+                if let Err(error) = worker::key_died(shared, &pass.gym, why).await {
                     tracing::error!(error = %error, "The dead key cannot be recorded");
                 }
                 shared.workers.reload(&pass.gym);
@@ -206,6 +210,10 @@ struct Pass {
     /// Everything could be looked at.
     whole: bool,
     is_held: bool,
+    /// When Kisi began to be looked at.
+    began: i64,
+    /// It is the first one by a changed mapping that gets so far.
+    is_mapping: bool,
 }
 
 impl Pass {
@@ -218,7 +226,9 @@ impl Pass {
             .filter(integrations::Model::is_live)
             .ok_or(ReconcileError::NotSetUp)?;
         rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
-        if self.sync.activation == "associations" {
+        self.is_mapping = self.sync.activation == "associations"
+            || syncs::owe_mapping(&self.shared.db, &self.gym).await?;
+        if self.is_mapping {
             // What was held of a former mapping is not this one's.
             held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
         }
@@ -230,6 +240,7 @@ impl Pass {
         self.look_at_doors(&kisi, &integration).await?;
         self.look_for_sign_ups(&kisi).await?;
         let began = self.shared.now();
+        self.began = began;
         let view = View::read(&self.shared, integration).await?;
         // Kisi is looked at while versions are compared; what arrives meanwhile is work of its own.
         let (versions, observed) = tokio::join!(
@@ -239,6 +250,7 @@ impl Pass {
         self.note_versions(versions);
         let observed = observed?;
         self.report.requests += observed.requests;
+        self.whole &= observed.groups_missing.is_empty() && observed.distrusted.is_empty();
         self.correct(&view, &observed).await?;
         let view = View::read(&self.shared, view.integration).await?;
         let plan = view.plan(&observed, view.associations()?, began)?;
@@ -277,7 +289,7 @@ impl Pass {
 
     /// What else opens these doors, when they are new to us; from then on once a day, apart from passes.
     async fn read_rights(&mut self, kisi: &HttpKisi, integration: &integrations::Model) {
-        if !matches!(self.sync.activation.as_str(), "first" | "associations") {
+        if self.sync.activation != "first" && !self.is_mapping {
             return;
         }
         match rights::refresh_in_background(&self.shared, kisi, integration).await {

@@ -118,6 +118,10 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
     let mut unfinished = reconcile::gyms_unfinished(shared).await?;
     unfinished.retain(|gym| gyms.contains(gym));
     if is_due {
+        // Before the passes, which plan anew what is not held any more.
+        held::remind(&shared.db, now).await?;
+        held::expire(&shared.db, now).await?;
+        shared.outbox.notify_one();
         let live = integrations::list_live(&shared.db).await?;
         let due = live.iter().filter(|gym| gyms.contains(*gym));
         let due: Vec<&String> = due.filter(|gym| !unfinished.contains(*gym)).collect();
@@ -130,12 +134,6 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
         start(shared, gym);
     }
     if is_due {
-        held::remind(&shared.db, now).await?;
-        for gym in held::expire(&shared.db, now).await? {
-            // The mapping that would let so many in is looked at as one again.
-            reconcile::queue(shared, &gym, "associations", None, None).await?;
-        }
-        shared.outbox.notify_one();
         tidy(shared, now).await?;
         rights::begin_due(shared, &gyms, now).await?;
         for gym in &gyms {

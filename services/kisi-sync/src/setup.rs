@@ -11,8 +11,8 @@ use sea_orm::{DbErr, TransactionTrait};
 use tonic::Status;
 
 use crate::shared::Shared;
-use crate::store::integrations;
-use crate::{integration_state as state, refusal};
+use crate::store::{self, integrations};
+use crate::{integration_state as state, reconcile, refusal};
 
 mod associations;
 mod disable;
@@ -30,6 +30,14 @@ mod syncs;
 #[derive(Clone)]
 pub struct Setup {
     pub shared: Arc<Shared>,
+}
+
+/// A pass that somebody asks for.
+struct NewPass<'a> {
+    activation: &'a str,
+    /// Of the preview that was confirmed.
+    digest: Option<String>,
+    actor: &'a str,
 }
 
 impl Setup {
@@ -62,6 +70,40 @@ impl Setup {
         self.shared.outbox.notify_one();
         self.shared.workers.reload(gym);
         Ok(row)
+    }
+
+    /// The same with a pass after it, where `edit` says that one must follow: queued by the same commit,
+    /// so that it runs whatever fails after that.
+    async fn changed_with_pass(
+        &self,
+        gym: &str,
+        pass: NewPass<'_>,
+        edit: impl FnOnce(&mut integrations::Model) -> Result<bool, DbErr> + Send,
+    ) -> Result<(integrations::Model, Option<store::syncs::Model>), Status> {
+        let now = self.shared.now();
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        let mut follows = false;
+        let edit = |row: &mut integrations::Model| {
+            follows = edit(row)?;
+            Ok(())
+        };
+        let row = state::change(&txn, gym, now, edit)
+            .await
+            .map_err(refusal::store)?
+            .ok_or_else(|| refusal::missing_step("no Kisi key is saved (EnableIntegration)"))?;
+        let mut sync = None;
+        if follows {
+            let actor = Some(pass.actor.to_owned());
+            let queued = reconcile::queue(&txn, gym, pass.activation, pass.digest, actor, now);
+            sync = Some(queued.await.map_err(refusal::store)?);
+        }
+        txn.commit().await.map_err(refusal::store)?;
+        self.shared.outbox.notify_one();
+        self.shared.workers.reload(gym);
+        if follows {
+            crate::schedule::start(&self.shared, gym);
+        }
+        Ok((row, sync))
     }
 
     pub async fn places(&self, gym: &str) -> Result<api::ListPlacesResponse, Status> {

@@ -31,7 +31,7 @@ use jobs::Queues;
 pub use jobs::{Job, Settled, Urgency};
 pub use registry::Workers;
 pub use supervise::{keep_in_step, supervise};
-pub use trouble::key_died;
+pub use trouble::{DeadKey, key_died};
 
 /// How often what waits for the end of a pause is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

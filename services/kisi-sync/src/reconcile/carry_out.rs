@@ -26,10 +26,12 @@ impl Pass {
         view: &View,
         plan: Plan,
     ) -> Result<Plan, ReconcileError> {
-        let is_loss = |step: &Step| matches!(step, Step::Revoke { .. });
+        let ended = view.ended(self.shared.now());
+        let is_loss = |step: &&Step| matches!(step, Step::Revoke { assignment, .. } if !ended.contains(assignment));
         let groups: BTreeSet<i64> = plan
             .steps
             .iter()
+            .filter(is_loss)
             .filter_map(|step| match step {
                 Step::Revoke { group, .. } => Some(group.0),
                 _ => None,
@@ -45,11 +47,13 @@ impl Pass {
             .observe_groups(kisi, Lane::Reconcile, &groups, now)
             .await?;
         self.report.requests += observed.requests;
-        let second = again.plan(&observed, again.associations()?, now)?;
+        // Kisi took its time, and meanwhile more was decided.
+        let newest = View::read(&self.shared, again.integration).await?;
+        let second = newest.plan(&observed, newest.associations()?, now)?;
         let steps = plan.steps.into_iter();
         Ok(Plan {
             steps: steps
-                .filter(|step| !is_loss(step) || second.steps.contains(step))
+                .filter(|step| !is_loss(&step) || second.steps.contains(step))
                 .collect(),
         })
     }
@@ -64,13 +68,20 @@ impl Pass {
         let now = self.shared.now();
         self.report.members = count(view.members.len());
         let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
-        let losses: Vec<String> = names(plan.losses().difference(&plan.gains()));
+        let losses: Vec<String> = names(losses(view, plan, now).difference(&plan.gains()));
         let gains: Vec<String> = names(plan.gains().iter());
         // What a person has to decide on, or has decided to leave, is not asked again.
-        let held_by: BTreeMap<&str, &str> = view
-            .members
-            .iter()
-            .filter_map(|row| Some((row.member_id.as_str(), row.held_by.as_deref()?)))
+        let standing = held::standing(&self.shared.db, &self.gym).await?;
+        let marked = || {
+            let held = view.members.iter();
+            held.filter_map(|row| Some((row.member_id.as_str(), row.held_by.as_deref()?)))
+        };
+        let held_by: BTreeMap<&str, &str> = marked()
+            .filter(|(_, plan)| standing.contains(*plan))
+            .collect();
+        // What a plan held that is over is asked about as before, and stays held until it was.
+        let held_before: BTreeMap<&str, &str> = marked()
+            .filter(|(_, plan)| !standing.contains(*plan))
             .collect();
         let decided = |member: &String, grants: bool| {
             let plan = held_by.get(member.as_str()).copied();
@@ -91,12 +102,16 @@ impl Pass {
                 self.report.held += count(losses.len());
                 skipped.extend(losses.iter().cloned());
             }
-            let mapped = self.sync.activation == "associations";
-            if mapped && !confirmed && !brake.may_let_in(gains.len() as u64) {
-                self.hold("grants", &gains).await?;
-                self.report.held += count(gains.len());
-                skipped.extend(gains.iter().cloned());
+            let of_mapping = |member: &&String| {
+                self.is_mapping || held::holds_grants(held_before.get(member.as_str()).copied())
+            };
+            let let_in: Vec<String> = gains.iter().filter(of_mapping).cloned().collect();
+            if !confirmed && !brake.may_let_in(let_in.len() as u64) {
+                self.hold("grants", &let_in).await?;
+                self.report.held += count(let_in.len());
+                skipped.extend(let_in);
             }
+            self.free(view, &held_before).await?;
         }
         let mut work: BTreeSet<String> = affected(plan);
         // Work that was waiting already is part of being in sync.
@@ -107,7 +122,7 @@ impl Pass {
                 .filter(|member| member.pending || member.others_changed())
                 .map(|member| member.member_id.clone()),
         );
-        if matches!(self.sync.activation.as_str(), "first" | "associations") {
+        if self.sync.activation == "first" || self.is_mapping {
             // Others are told too where their answer reads otherwise now, without a request.
             work.extend(view.members.iter().map(|member| member.member_id.clone()));
         }
@@ -124,6 +139,24 @@ impl Pass {
         self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
         self.save().await?;
         self.wait_for(work).await
+    }
+
+    /// Frees whom a plan held that is over, now that they were asked about. Whoever could not be planned
+    /// for stays as she is until the next pass, and so does everybody where not all could be seen.
+    async fn free(
+        &self,
+        view: &View,
+        held_before: &BTreeMap<&str, &str>,
+    ) -> Result<(), ReconcileError> {
+        if held_before.is_empty() || !self.whole {
+            return Ok(());
+        }
+        let busy = view.busy(self.began);
+        let plans: BTreeSet<&str> = held_before.values().copied().collect();
+        let plans: Vec<String> = plans.into_iter().map(str::to_owned).collect();
+        let members = held_before.keys().filter(|member| !busy.contains(*member));
+        let members: Vec<String> = members.map(|member| (*member).to_owned()).collect();
+        Ok(held::release(&self.shared.db, &self.gym, &members, &plans).await?)
     }
 
     /// Who is let in and not known at Kisi has to be looked for: one by one, or all at once.
@@ -174,9 +207,9 @@ impl Pass {
         members: &[String],
     ) -> Result<(), ReconcileError> {
         let now = self.shared.now();
-        let cause = match self.sync.activation.as_str() {
-            "associations" => "associations_changed",
-            _ => "drift",
+        let cause = match self.is_mapping {
+            true => "associations_changed",
+            false => "drift",
         };
         let txn = self.shared.db.begin().await?;
         held::hold(&txn, &self.gym, class, cause, members, now).await?;
@@ -243,6 +276,19 @@ impl Pass {
             }
         }
     }
+}
+
+/// Who would lose access by the plan. What has ended by its window is taken back and no loss.
+fn losses(view: &View, plan: &Plan, now: i64) -> BTreeSet<MemberId> {
+    let ended = view.ended(now);
+    let steps = plan.steps.iter();
+    let lost = steps.filter_map(|step| match step {
+        Step::Revoke {
+            assignment, member, ..
+        } if !ended.contains(assignment) => member.clone(),
+        _ => None,
+    });
+    lost.collect()
 }
 
 fn affected(plan: &Plan) -> BTreeSet<String> {

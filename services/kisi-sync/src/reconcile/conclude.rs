@@ -79,9 +79,6 @@ impl Pass {
 
     /// The integration after the pass: when it was reconciled, and what needs somebody.
     pub(super) async fn conclude(&mut self, observed: &Observed) -> Result<(), ReconcileError> {
-        if !observed.groups_missing.is_empty() || !observed.distrusted.is_empty() {
-            self.whole = false;
-        }
         let now = self.shared.now();
         let failing = self.failing_again().await?;
         let writer = observed.by_integration || self.is_undone_again(now).await?;

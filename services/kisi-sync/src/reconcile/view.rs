@@ -90,6 +90,35 @@ impl View {
         Ok(observe::observe(kisi, lane, groups, &known).await?)
     }
 
+    /// Members with work of their own under way, touched since `began`, or of whom it is not known what
+    /// they should have.
+    pub fn busy(&self, began: i64) -> BTreeSet<&str> {
+        self.members
+            .iter()
+            // Nor is anything wanted or not wanted of whom nothing was heard.
+            .filter(|member| {
+                let works = member.pending && self.integration.synced;
+                works || member.version == 0 || member.is_behind()
+            })
+            .map(|member| member.member_id.as_str())
+            .chain(
+                self.rows
+                    .iter()
+                    .filter(|row| row.updated_at >= began || row.state != applied_grants::STANDING)
+                    .map(|row| row.member_id.as_str()),
+            )
+            .collect()
+    }
+
+    /// Rights of ours that open nothing any more.
+    pub fn ended(&self, now: i64) -> BTreeSet<i64> {
+        let ended = self
+            .rows
+            .iter()
+            .filter(|row| steps::row_window(row).has_ended(now));
+        ended.filter_map(|row| row.assignment_id).collect()
+    }
+
     /// What would make Kisi agree. Members with work of their own under way are left out, and so
     /// is whoever was touched since `began`.
     pub fn plan(
@@ -98,19 +127,7 @@ impl View {
         associations: BTreeMap<String, i64>,
         began: i64,
     ) -> Result<Plan, DbErr> {
-        let busy: BTreeSet<&str> = self
-            .members
-            .iter()
-            // Nor is anything wanted or not wanted of whom nothing was heard.
-            .filter(|member| (member.pending && self.integration.synced) || member.version == 0)
-            .map(|member| member.member_id.as_str())
-            .chain(
-                self.rows
-                    .iter()
-                    .filter(|row| row.updated_at >= began || row.state != applied_grants::STANDING)
-                    .map(|row| row.member_id.as_str()),
-            )
-            .collect();
+        let busy = self.busy(began);
         let mut desired = DesiredGrants::default();
         for member in &self.members {
             if member.erased || busy.contains(member.member_id.as_str()) {
@@ -140,7 +157,10 @@ impl View {
         let mut grants = observed.grants.clone();
         grants.grants.retain(|row| match &row.holder {
             Holder::Member(member) => {
-                !busy.contains(member.as_str()) && !gone.contains(&row.assignment)
+                !busy.contains(member.as_str())
+                    && !gone.contains(&row.assignment)
+                    // Taken back since it was listed.
+                    && (!row.ours || adopted.contains(&row.assignment))
             }
             Holder::Stranger(_) => true,
         });

@@ -7,7 +7,8 @@ use kisi_client::{HttpKisi, KisiRead, Lane};
 use sea_orm::TransactionTrait;
 use tonic::Status;
 
-use super::Setup;
+use super::{NewPass, Setup};
+use crate::store::integrations;
 use crate::{doors, integration_state as state, refusal};
 
 impl Setup {
@@ -49,6 +50,20 @@ impl Setup {
         Ok(())
     }
 
+    /// What the mapping opens, for pages.
+    async fn show_doors(&self, kisi: &HttpKisi, row: &integrations::Model) -> Result<(), Status> {
+        let (found, _) = doors::list(kisi, Lane::SetUp, row)
+            .await
+            .map_err(refusal::kisi)?;
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        doors::save(&txn, &row.gym_id, &found, self.shared.now())
+            .await
+            .map_err(refusal::store)?;
+        txn.commit().await.map_err(refusal::store)?;
+        self.shared.outbox.notify_one();
+        Ok(())
+    }
+
     pub async fn set_associations(
         &self,
         gym: &str,
@@ -65,29 +80,27 @@ impl Setup {
         let kisi = self.kisi(&row)?;
         self.require_groups(&kisi, &set).await?;
         let text = serde_json::to_string(&set).map_err(|error| refusal::internal(&error))?;
-        let before = row.associations.clone();
-        let row = self
-            .changed(gym, |row| {
+        let pass = NewPass {
+            activation: "associations",
+            digest,
+            actor,
+        };
+        let (row, _) = self
+            .changed_with_pass(gym, pass, |row| {
+                let is_other = row.associations != text;
                 row.associations = text;
                 state::settle_attention(row, |matter| {
                     matter.what == "group_missing"
                         && !set
                             .values()
                             .any(|group| group.to_string() == matter.subject)
-                })
+                })?;
+                Ok(is_other && row.activated)
             })
             .await?;
-        let (found, _) = doors::list(&kisi, Lane::SetUp, &row)
-            .await
-            .map_err(refusal::kisi)?;
-        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
-        doors::save(&txn, gym, &found, self.shared.now())
-            .await
-            .map_err(refusal::store)?;
-        txn.commit().await.map_err(refusal::store)?;
-        self.shared.outbox.notify_one();
-        if row.activated && row.associations != before {
-            self.start(gym, "associations", digest, actor).await?;
+        if let Err(error) = self.show_doors(&kisi, &row).await {
+            // The mapping holds all the same, and the next pass looks at its doors.
+            tracing::warn!(gym.id = %gym, error = %error, "The doors of gym {gym} are shown later");
         }
         self.show(gym).await
     }

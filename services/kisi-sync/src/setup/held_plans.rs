@@ -2,12 +2,12 @@
 
 use contracts::integration::v1 as api;
 use contracts::wire;
-use sea_orm::{ActiveModelTrait, ActiveValue, EntityTrait, IntoActiveModel, TransactionTrait};
+use sea_orm::{EntityTrait, TransactionTrait};
 use tonic::Status;
 
 use super::Setup;
 use crate::store::{held_plans, instant, members};
-use crate::{held, integration_state as state, refusal};
+use crate::{held, refusal};
 
 impl Setup {
     pub async fn held_plans(&self, gym: &str) -> Result<api::ListHeldPlansResponse, Status> {
@@ -37,8 +37,10 @@ impl Setup {
             .map_err(refusal::store)?
             .filter(|plan| plan.gym_id == *gym)
             .ok_or_else(|| Status::not_found("there is no such held plan"))?;
-        if plan.state != "held" {
-            return Err(refusal::missing_step("the plan was decided on already"));
+        match plan.state.as_str() {
+            "held" => {}
+            "expired" => return Err(no_longer_fits()),
+            _ => return Err(refusal::missing_step("the plan was decided on already")),
         }
         if plan.digest != request.digest {
             return Err(refusal::missing_step(
@@ -47,33 +49,41 @@ impl Setup {
         }
         let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
         let now = self.shared.now();
-        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
-        let mut row = plan.into_active_model();
-        row.state = ActiveValue::Set(if approve { "approved" } else { "discarded" }.to_owned());
+        let decision = if approve { "approved" } else { "discarded" };
         let cause = members::Cause::new("held_plan", &request.id, Some(&actor));
-        row.decided_by = ActiveValue::Set(Some(actor));
-        let plan = row.update(&txn).await.map_err(refusal::store)?;
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        let decided = held::decide(&txn, &plan, decision, Some(actor), now).await;
+        if !decided.map_err(refusal::store)? {
+            return Err(no_longer_fits());
+        }
         if approve {
-            held::mark(&txn, gym, &members, None)
+            // Whoever dropped out since it was shown is not part of it, not even where another plan
+            // holds her by now.
+            let held = held::held_by(&txn, gym, &members, &plan.id).await;
+            let held = held.map_err(refusal::store)?;
+            let plans = [plan.id.clone()];
+            held::release(&txn, gym, &held, &plans)
                 .await
                 .map_err(refusal::store)?;
-            members::mark_pending(&txn, gym, &members, &cause, true, now)
+            members::mark_pending(&txn, gym, &held, &cause, true, now)
                 .await
                 .map_err(refusal::store)?;
         }
-        let id = plan.id.clone();
-        state::change(&txn, gym, now, |row| {
-            state::settle_attention(row, |matter| {
-                matter.what == "plan_held" && matter.subject == id
-            })
-        })
-        .await
-        .map_err(refusal::store)?;
         txn.commit().await.map_err(refusal::store)?;
+        let plan = held_plans::Model {
+            state: decision.to_owned(),
+            ..plan
+        };
         self.shared.outbox.notify_one();
         self.shared.workers.reload(gym);
         Ok(held_shown(&plan))
     }
+}
+
+fn no_longer_fits() -> Status {
+    refusal::missing_step(
+        "the plan no longer fits: what it held is planned anew; list the held plans again",
+    )
 }
 
 fn held_shown(plan: &held_plans::Model) -> api::HeldPlan {

@@ -8,7 +8,7 @@ use sea_orm::{
 use secrecy::SecretString;
 use tonic::Status;
 
-use super::Setup;
+use super::{NewPass, Setup};
 use crate::key_check::{self, CheckedKey};
 use crate::ownership::Leases;
 use crate::sealing::Purpose;
@@ -37,7 +37,7 @@ impl Setup {
         row.groups = "[]".to_owned();
         row.attention = "[]".to_owned();
         row.doors_looked_at = None;
-        row.version += 1;
+        row.version = state::next_version(&row, now);
         row.changed_at = now;
         self.take_key(&mut row, &secret, &key)?;
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
@@ -150,7 +150,12 @@ impl Setup {
         key_check::keep_saved(&self.shared.db, gym, Some(&held), &key, now)
             .await
             .map_err(refusal::store)?;
-        self.changed(gym, |row| {
+        let pass = NewPass {
+            activation: "key",
+            digest: None,
+            actor,
+        };
+        self.changed_with_pass(gym, pass, |row| {
             let (version, associations) = (row.version, row.associations.clone());
             let (attention, groups) = (row.attention.clone(), row.groups.clone());
             *row = integrations::Model {
@@ -165,16 +170,16 @@ impl Setup {
                 row.activated = false;
                 row.synced = false;
             }
-            state::settle_attention(row, |matter| matter.what.starts_with("key_"))
+            state::settle_attention(row, |matter| matter.what.starts_with("key_"))?;
+            Ok(row.activated)
         })
         .await?;
         crate::worker::keep_in_step(&self.shared)
             .await
             .map_err(refusal::store)?;
         self.shared.workers.reload(gym);
-        if held.activated && !moves {
-            self.start(gym, "key", None, actor).await?;
-        }
+        // With another owner's key the lease is another, and held from now on.
+        crate::schedule::start(&self.shared, gym);
         self.show(gym).await
     }
 }

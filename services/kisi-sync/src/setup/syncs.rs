@@ -5,27 +5,11 @@ use contracts::wire;
 use sea_orm::EntityTrait;
 use tonic::Status;
 
-use super::Setup;
+use super::{NewPass, Setup};
+use crate::refusal;
 use crate::store::{instant, syncs};
-use crate::{reconcile, refusal};
 
 impl Setup {
-    /// Puts a pass in the queue and starts it.
-    pub async fn start(
-        &self,
-        gym: &str,
-        activation: &str,
-        digest: Option<String>,
-        actor: &str,
-    ) -> Result<syncs::Model, Status> {
-        let actor = Some(actor.to_owned());
-        let sync = reconcile::queue(&self.shared, gym, activation, digest, actor)
-            .await
-            .map_err(refusal::store)?;
-        crate::schedule::start(&self.shared, gym);
-        Ok(sync)
-    }
-
     pub async fn start_sync(
         &self,
         gym: &str,
@@ -47,15 +31,18 @@ impl Setup {
             ));
         }
         let digest = self.confirmed(gym, digest).await?;
-        let activation = if row.activated { "staff" } else { "first" };
-        if !row.activated {
-            self.changed(gym, |row| {
+        let pass = NewPass {
+            activation: if row.activated { "staff" } else { "first" },
+            digest,
+            actor,
+        };
+        let (_, sync) = self
+            .changed_with_pass(gym, pass, |row| {
                 row.activated = true;
-                Ok(())
+                Ok(true)
             })
             .await?;
-        }
-        let sync = self.start(gym, activation, digest, actor).await?;
+        let sync = sync.ok_or_else(|| Status::internal("no sync was queued"))?;
         Ok(sync_shown(&sync))
     }
 

@@ -1,6 +1,7 @@
 //! Reconcile passes and what came of them.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::{QueryOrder, QuerySelect};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "syncs")]
@@ -29,3 +30,22 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// Passes that are looked back at.
+const LOOKED_BACK_AT: u64 = 20;
+
+/// Whether a pass for a changed mapping has failed, and none has been carried through since.
+pub async fn owe_mapping<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, DbErr> {
+    let ended: Vec<(String, String)> = Entity::find()
+        .select_only()
+        .columns([Column::State, Column::Activation])
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::EndedAt.is_not_null())
+        .order_by_desc(Column::CreatedAt)
+        .limit(LOOKED_BACK_AT)
+        .into_tuple()
+        .all(db)
+        .await?;
+    let mut failed = ended.iter().take_while(|(state, _)| state == "failed");
+    Ok(failed.any(|(_, activation)| activation == "associations"))
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kisi_client::KisiError;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, TransactionTrait};
 
 use super::Worker;
@@ -28,8 +29,8 @@ impl Worker {
                 self.engine = None;
                 tracing::error!(gym.id = %self.gym, error = %error,
                     "Kisi refuses the key of gym {}; its work waits", self.gym);
-                let rights = error.status() == Some(403);
-                if let Err(error) = key_died(&self.shared, &self.gym, rights).await {
+                let why = DeadKey::of(&error);
+                if let Err(error) = key_died(&self.shared, &self.gym, why).await {
                     tracing::error!(gym.id = %self.gym, error = %error, "The dead key cannot be recorded");
                 }
             }
@@ -109,22 +110,50 @@ impl Worker {
     }
 }
 
+/// Why a key does not work any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadKey {
+    Refused,
+    WithoutRights,
+    /// It opens another organization than the one that the gym's rights are in.
+    Elsewhere,
+}
+
+impl DeadKey {
+    /// What Kisi's answer to it means.
+    pub fn of(error: &KisiError) -> Self {
+        match error.status() {
+            Some(403) => Self::WithoutRights,
+            _ => Self::Refused,
+        }
+    }
+
+    /// The key's status, what needs attention, and the words for it.
+    fn shown(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::WithoutRights => (
+                "insufficient",
+                "key_rights",
+                "Kisi says that the key may not do this: give its owner administrator rights, or save another key.",
+            ),
+            Self::Refused => (
+                "invalid",
+                "key_invalid",
+                "Kisi refuses the key: save another one.",
+            ),
+            Self::Elsewhere => (
+                "invalid",
+                "key_invalid",
+                "The key opens another Kisi organization than before: save a key of the former one, or take the associations away first.",
+            ),
+        }
+    }
+}
+
 /// The integration needs attention; its work waits for another key.
-pub async fn key_died(shared: &Shared, gym: &str, rights: bool) -> Result<(), DbErr> {
+pub async fn key_died(shared: &Shared, gym: &str, why: DeadKey) -> Result<(), DbErr> {
     let now = shared.now();
-    let (status, what, message) = if rights {
-        (
-            "insufficient",
-            "key_rights",
-            "Kisi says that the key may not do this: give its owner administrator rights, or save another key.",
-        )
-    } else {
-        (
-            "invalid",
-            "key_invalid",
-            "Kisi refuses the key: save another one.",
-        )
-    };
+    let (status, what, message) = why.shown();
     let txn = shared.db.begin().await?;
     let held = integrations::find(&txn, gym).await?;
     let before = held.map_or_else(String::new, |row| row.key_status);

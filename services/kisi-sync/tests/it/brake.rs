@@ -1,9 +1,12 @@
 //! Single events run up to the line; what lies past it is held by name until a person decides.
 
-use contracts::integration::v1 as api;
+use std::collections::BTreeSet;
 
-use crate::harness::{GYM, On, PLAN, Running, SOON, Stage};
-use crate::kisi::{GROUP, OTHER_GROUP};
+use contracts::integration::v1 as api;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
+use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_past_the_line_are_held_and_survive_a_restart() {
@@ -144,22 +147,286 @@ async fn an_undecided_plan_is_shown_once_more_and_then_planned_anew() {
         .subject
     };
     let first = attention(&mut replica, "approve").await;
+    let db = tables(&stage).await;
+    passes_end(&db).await;
     // The time passes.
-    let db = kisi_sync::store::connect(&secrecy::SecretString::from(stage.database_url()))
-        .await
-        .unwrap();
     let hour = 3_600_000_000_i64;
     for (by, words) in [(60 * hour, "within a day"), (80 * hour, "lose access")] {
         let sql = format!(
             "update held_plans set expires_at = held_at + {} where id = '{first}'",
             72 * hour - by
         );
-        sea_orm::ConnectionTrait::execute_unprepared(&db, &sql)
-            .await
-            .unwrap();
+        db.execute_unprepared(&sql).await.unwrap();
         let shown = attention(&mut replica, words).await;
         assert_eq!(shown == first, by == 60 * hour);
     }
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    replica.stop().await;
+}
+
+/// A request that a test holds back is waited for.
+const PATIENT: [(&str, &str); 2] = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
+
+/// Until every pass that was asked for has ended.
+async fn passes_end(db: &DatabaseConnection) {
+    testkit::eventually("no pass is under way", SOON, async || {
+        let sql = "select sync_id from syncs where state in ('queued', 'running')";
+        rows(db, sql).await == 0
+    })
+    .await;
+}
+
+async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    db.query_all_raw(statement).await.unwrap().len()
+}
+
+async fn reports(db: &DatabaseConnection) -> Vec<String> {
+    let sql = "select state || ' ' || activation || ' ' || report as report from syncs";
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let rows = db.query_all_raw(statement).await.unwrap();
+    rows.iter()
+        .map(|row| row.try_get("", "report").unwrap())
+        .collect()
+}
+
+async fn tables(stage: &Stage) -> DatabaseConnection {
+    let url = secrecy::SecretString::from(stage.database_url());
+    kisi_sync::store::connect(&url).await.unwrap()
+}
+
+/// A pass has read that they are held, and before it has done anything the plan is over: nobody of them
+/// loses access before a person, or a pass that counts them all, says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_expires_in_the_middle_of_a_pass_lets_nobody_lose_access() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    let db = tables(&stage).await;
+    replica.associate(&[]).await.unwrap();
+    let first = replica.plan_held().await;
+    passes_end(&db).await;
+    replica.stop().await;
+    stage.kisi.forget_requests().await;
+    // Its key and its first look at the group go through, and the second waits.
+    stage.kisi.hold_listings_back(2);
+    let mut replica = stage
+        .start_with(&[&[("reconcile-every", "2s")], &PATIENT[..]].concat())
+        .await;
+    stage.kisi.one_is_held_back(0).await;
+    let sql = format!(
+        "update held_plans set expires_at = 1 where id = '{}'",
+        first.id
+    );
+    db.execute_unprepared(&sql).await.unwrap();
+    testkit::eventually("the plan is over", SOON, async || {
+        let sql = "select id from held_plans where state = 'expired'";
+        rows(&db, sql).await == 1
+    })
+    .await;
+    stage.kisi.clear_faults();
+    let again = replica.plan_held().await;
+    assert_ne!(again.id, first.id);
+    assert_eq!((again.class.as_str(), again.revokes), ("unexplained", 12));
+    passes_end(&db).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    replica.stop().await;
+}
+
+/// Between the end of a plan and the pass that plans anew somebody looks at single members.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_at_single_members_after_a_plan_expired_lets_nobody_lose_access() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    let db = tables(&stage).await;
+    replica.associate(&[]).await.unwrap();
+    replica.plan_held().await;
+    passes_end(&db).await;
+    db.execute_unprepared("update held_plans set expires_at = 1")
+        .await
+        .unwrap();
+    kisi_sync::held::expire(&db, 2).await.unwrap();
+    stage.kisi.forget_requests().await;
+    let before = stage.answer("m1", |_| true).await;
+    let request = api::SyncMemberRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m1".to_owned(),
+    };
+    replica.client.sync_member(request).await.unwrap();
+    testkit::eventually("nothing is to be done", SOON, async || {
+        rows(&db, "select member_id from members where pending").await == 0
+    })
+    .await;
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    let after = stage.answer("m1", |_| true).await;
+    assert_eq!(before.grants, after.grants);
+    // The next pass asks again.
+    assert_eq!(replica.sync().await.state, "held");
+    assert_eq!(replica.plan_held().await.revokes, 12);
+    // And a mapping that opens as before leaves nobody held.
+    replica.associate(&[(PLAN, GROUP)]).await.unwrap();
+    testkit::eventually("nothing is held", SOON, async || {
+        replica.held_plans().await.is_empty()
+            && rows(&db, "select 1 from members where held_by is not null").await == 0
+    })
+    .await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    replica.stop().await;
+}
+
+/// Whoever dropped out of the set and is held by a later one is part of the later one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn approving_applies_the_set_as_shown_and_nobody_who_came_later() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-explained-min", "1"),
+        ("brake-explained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 6).await;
+    let lose = async |member: &str, version: i64, outcome: &str| {
+        stage.directory.decide(GYM, member, version, &[]).await;
+        let told = stage
+            .answer(member, |answer| answer.version == version)
+            .await;
+        assert_eq!(told.outcome, outcome, "{told:?}");
+    };
+    lose("m1", 2, "revoked").await;
+    lose("m2", 2, "held").await;
+    lose("m3", 2, "held").await;
+    let shown = replica.plan_held().await;
+    assert_eq!(shown.revokes, 2);
+    // m2 pays and fails again; m4 fails for the first time.
+    stage.directory.decide(GYM, "m2", 3, &[PLAN]).await;
+    stage.answer("m2", |answer| answer.version == 3).await;
+    lose("m2", 4, "held").await;
+    lose("m4", 2, "held").await;
+    let plans = replica.held_plans().await;
+    assert_eq!(plans.len(), 2);
+    let later = plans.into_iter().find(|plan| plan.id != shown.id).unwrap();
+    assert_eq!(later.revokes, 2);
+
+    for (id, digest) in [(&shown.id, &later.digest), (&later.id, &shown.digest)] {
+        let refused = replica.approve(id, digest).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    }
+    replica.approve(&shown.id, &shown.digest).await.unwrap();
+    stage
+        .answer("m3", |answer| answer.outcome == "revoked")
+        .await;
+    let db = tables(&stage).await;
+    testkit::eventually("nothing is to be done", SOON, async || {
+        rows(&db, "select member_id from members where pending").await == 0
+    })
+    .await;
+    let users = ["m2", "m4", "m5", "m6"].map(|m| stage.kisi.user_of(&format!("{m}@example.com")));
+    let standing = stage.kisi.group_rows(GROUP).await;
+    let standing = standing
+        .iter()
+        .map(|row| row["assignee_id"].as_i64().unwrap());
+    let standing: BTreeSet<i64> = standing.collect();
+    assert_eq!(standing, BTreeSet::from(users));
+    let again = replica.approve(&shown.id, &shown.digest).await.unwrap_err();
+    assert!(again.message().contains("decided"), "{again:?}");
+    replica.approve(&later.id, &later.digest).await.unwrap();
+    testkit::eventually("the later set is applied", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 2
+    })
+    .await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approving_what_a_newer_mapping_has_overtaken_says_that_it_no_longer_fits() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    replica.associate(&[]).await.unwrap();
+    let shown = replica.plan_held().await;
+    replica
+        .associate(&[(PLAN, GROUP), ("pool", OTHER_GROUP)])
+        .await
+        .unwrap();
+    testkit::eventually("nothing is held", SOON, async || {
+        replica.held_plans().await.is_empty()
+    })
+    .await;
+    stage.kisi.forget_requests().await;
+    let refused = replica.approve(&shown.id, &shown.digest).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(refused.message().contains("no longer fits"), "{refused:?}");
+    assert!(replica.sync().await.in_sync);
+    assert!(stage.kisi.writes().await.is_empty());
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    // Whom it had held is held by nothing.
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "revoked");
+    replica.stop().await;
+}
+
+/// Eleven would lose their right by a changed mapping, one more than goes by itself. Between the two looks
+/// one of them is in good standing again, and is neither counted nor held.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_look_spares_whoever_is_in_good_standing_again() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&PATIENT).await;
+    stage.in_sync(&mut replica, 11).await;
+    // Its key and its first look at the group go through, and the second waits.
+    stage.kisi.hold_listings_back(2);
+    replica.associate(&[(OTHER_PLAN, GROUP)]).await.unwrap();
+    stage.kisi.one_is_held_back(0).await;
+    stage.directory.decide(GYM, "m1", 2, &[OTHER_PLAN]).await;
+    let spared = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(
+        (spared.outcome.as_str(), spared.grants.len()),
+        ("unchanged", 1)
+    );
+    stage.kisi.clear_faults();
+    let db = tables(&stage).await;
+    passes_end(&db).await;
+    assert!(replica.held_plans().await.is_empty());
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 1, "{:?}", reports(&db).await);
+    assert_eq!(rows[0]["id"].as_i64(), Some(spared.grants[0].assignment_id));
+    let told = stage.answer("m1", |_| true).await;
+    assert_eq!(told, spared);
+    replica.stop().await;
+}
+
+/// Kisi fails in the middle of the pass that a changed mapping began: the one after it asks as that one
+/// would have.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_a_mapping_lets_in_is_counted_though_its_first_pass_failed() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [("brake-grants-min", "2"), ("brake-grants-percent", "0")];
+    let mut replica = stage.start_with(&flags).await;
+    for i in 1..=4 {
+        let member = format!("c{i}");
+        stage.directory.decide(GYM, &member, 1, &["pool"]).await;
+    }
+    stage.in_sync(&mut replica, 2).await;
+    let fault = Fault::Status(500);
+    stage.kisi.fail("GET", "/locks", 100, fault).await;
+    replica
+        .associate(&[(PLAN, GROUP), ("pool", OTHER_GROUP)])
+        .await
+        .unwrap();
+    let db = tables(&stage).await;
+    passes_end(&db).await;
+    stage.kisi.clear_faults();
+    assert!(stage.kisi.group_rows(OTHER_GROUP).await.is_empty());
+    assert_eq!(replica.sync().await.state, "held");
+    let plan = replica.plan_held().await;
+    assert_eq!((plan.class.as_str(), plan.grants), ("grants", 4));
+    assert_eq!(plan.causes, ["associations_changed"]);
+    assert!(stage.kisi.group_rows(OTHER_GROUP).await.is_empty());
+    // From then on it is the mapping there is.
+    assert_eq!(replica.sync().await.state, "held");
+    assert_eq!(replica.plan_held().await.id, plan.id);
     replica.stop().await;
 }

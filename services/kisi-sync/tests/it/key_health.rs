@@ -1,10 +1,14 @@
 //! The key: looked at when it is saved and with each reconcile, and every change of it shown once.
 
 use contracts::integration::v1 as api;
+use kisi_simulator::rows::{Assignee, Target};
 use serde_json::json;
 
 use crate::harness::{GYM, On, Running, Stage};
-use crate::kisi::ORGANIZATION;
+use crate::kisi::{GROUP, ORGANIZATION};
+
+/// An organization beside the gym's.
+const ANOTHER: i64 = 4711;
 
 async fn key(replica: &mut Running) -> api::KeyHealth {
     replica.integration().await.key.unwrap()
@@ -143,11 +147,134 @@ async fn a_key_whose_owner_lost_her_rights_closes_no_door_and_needs_attention() 
     assert_eq!(replica.sync().await.state, "failed");
     // The first request finds it: no list was read, and nothing was changed.
     assert_eq!(stage.kisi.requests().await, ["GET /role_assignments"]);
-    assert_eq!(stage.kisi.group_rows(crate::kisi::GROUP).await.len(), 3);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
     let shown = replica.integration().await;
     assert_eq!(shown.state, "needs_attention");
     assert_eq!(shown.attention[0].what, "key_rights");
     assert_eq!(shown.attention[0].who, "staff");
+    assert_eq!(shown.key.unwrap().status, "insufficient");
+    replica.stop().await;
+}
+
+/// Another organization beside the gym's, with a key of its own.
+async fn another_organization(stage: &Stage, key: &str) {
+    let seed = json!({ "organizations": [{
+        "id": ANOTHER, "name": "Steel House",
+        "owner": { "email": "steel@example.com", "name": "Stella Steel", "api_key": key },
+        "places": [{ "name": "Steel street", "locks": [{ "name": "Steel door" }] }],
+    }] });
+    stage.kisi.control("seed", &seed).await;
+}
+
+/// The gym's rights are in another organization than the one that a key opens: it is not taken, and
+/// nothing is removed by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_another_organization_is_not_taken_while_plans_have_groups() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let other = "steel-key-00000000000000000000000009";
+    another_organization(&stage, other).await;
+    let before = replica.integration().await;
+    let request = || api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: other.to_owned(),
+    };
+    let refused = replica.client.rotate_api_key(request()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("another Kisi organization"),
+        "{refused:?}"
+    );
+    assert_eq!(replica.integration().await, before);
+    assert!(replica.sync().await.in_sync);
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.stop().await;
+}
+
+/// The account that the key belongs to was moved to another organization.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_opens_another_organization_than_before_needs_attention_and_removes_nothing() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let owner = key(&mut replica).await.owner_user_id.unwrap();
+    another_organization(&stage, "steel-key-00000000000000000000000009").await;
+    {
+        let mut state = stage.kisi.shared().lock();
+        let user = state.world.users.get_mut(&owner).unwrap();
+        user.organization_id = ANOTHER;
+        let roles: Vec<i64> = state
+            .world
+            .assignments_of(Assignee::User(owner))
+            .map(|row| row.id)
+            .collect();
+        for role in roles {
+            let mut row = state.world.remove_assignment(role).unwrap();
+            (row.organization_id, row.applies_to) = (ANOTHER, Target::Organization(ANOTHER));
+            state.world.insert_assignment(row);
+        }
+    }
+    stage.kisi.forget_requests().await;
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "failed");
+    let why = &sync.report.unwrap().failures[0].failure;
+    assert!(why.contains("another organization"), "{why}");
+    let shown = replica.integration().await;
+    assert_eq!(shown.state, "needs_attention");
+    assert_eq!(shown.attention.len(), 1, "{:?}", shown.attention);
+    let matter = &shown.attention[0];
+    assert_eq!(
+        (matter.what.as_str(), matter.who.as_str()),
+        ("key_invalid", "staff")
+    );
+    assert!(matter.message.contains("another Kisi organization"));
+    assert_eq!(shown.key.unwrap().status, "invalid");
+    // What was decided waits, and nobody's right is taken for gone.
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.consumed().await;
+    assert!(stage.kisi.writes().await.is_empty());
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: stage.kisi.second_key(),
+    };
+    replica.client.rotate_api_key(request).await.unwrap();
+    stage
+        .answer("m1", |answer| answer.outcome == "revoked")
+        .await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+/// Kisi still answers, and the owner's role is none that gives rights: found before a list that lacks what
+/// she may not see any more is believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_without_the_needed_role_needs_attention_before_kisi_refuses_the_key() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let owner = key(&mut replica).await.owner_user_id.unwrap();
+    stage.kisi.set(|settings| settings.demoted_owner = 200);
+    stage
+        .kisi
+        .by_hand(json!({ "action": "demote", "user_id": owner }))
+        .await;
+    stage.kisi.forget_requests().await;
+    assert_eq!(replica.sync().await.state, "failed");
+    assert_eq!(stage.kisi.requests().await, ["GET /role_assignments"]);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    let shown = replica.integration().await;
+    assert_eq!(shown.state, "needs_attention");
+    let matter = &shown.attention[0];
+    assert_eq!(
+        (matter.what.as_str(), matter.who.as_str()),
+        ("key_rights", "staff")
+    );
+    assert!(matter.message.contains("administrator"), "{matter:?}");
     assert_eq!(shown.key.unwrap().status, "insufficient");
     replica.stop().await;
 }

@@ -5,6 +5,7 @@
 
 mod audit;
 mod brake;
+mod brake_days;
 mod bursts;
 mod devices;
 mod drift;

@@ -3,8 +3,8 @@
 use contracts::integration::v1 as api;
 use tonic::Code;
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage, set};
-use crate::kisi::{GROUP, OTHER_GROUP, PLACE};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, SOON, Stage, set};
+use crate::kisi::{Fault, GROUP, OTHER_GROUP, PLACE};
 
 fn gym() -> api::GymRequest {
     api::GymRequest {
@@ -241,6 +241,31 @@ async fn a_confirmed_change_passes_the_brake() {
     replica.client.set_associations(request).await.unwrap();
     testkit::eventually("the doors are closed", crate::harness::SOON, async || {
         stage.kisi.group_rows(GROUP).await.is_empty()
+    })
+    .await;
+    replica.stop().await;
+}
+
+/// Kisi fails right after the mapping was changed: the members follow it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_mapping_is_applied_where_its_doors_cannot_be_listed_at_first() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    // As often as a read is repeated.
+    let fault = Fault::Status(500);
+    stage.kisi.fail("GET", "/locks", 3, fault).await;
+    let answer = replica.associate(&[(PLAN, OTHER_GROUP)]).await;
+    testkit::eventually("the rights follow the mapping", SOON, async || {
+        let old = stage.kisi.group_rows(GROUP).await.len();
+        let new = stage.kisi.group_rows(OTHER_GROUP).await.len();
+        (old, new) == (0, 2)
+    })
+    .await;
+    assert_eq!(answer.unwrap().associations, set(&[(PLAN, OTHER_GROUP)]));
+    testkit::eventually("the doors are shown", SOON, async || {
+        let groups = replica.integration().await.groups;
+        groups.len() == 1 && groups[0].group_id == OTHER_GROUP && !groups[0].doors.is_empty()
     })
     .await;
     replica.stop().await;
