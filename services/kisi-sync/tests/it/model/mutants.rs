@@ -75,7 +75,8 @@ async fn a_kisi_sync_that_errs_is_complained_of() {
     let told = now();
     let passed = Duration::from_micros(ALLOWED.unsigned_abs() * 4);
     eventually("what is allowed has passed", passed, async || {
-        now() > told + ALLOWED
+        // And what is excused besides, where the watch had to wait for the machine.
+        now() > told + ALLOWED + ALLOWED / 4
     })
     .await;
     story.world(|world| world.remove_assignment(late.id));
