@@ -53,7 +53,7 @@ async fn a_whole_set_up_is_never_answered_429_under_a_sliding_window() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_set_up_is_never_answered_429_under_a_bucket_of_one() {
-    a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 2, 0).await;
+    a_whole_set_up_is_never_answered_429(LimiterModel::TokenBucket1, 1, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
