@@ -146,18 +146,18 @@ impl Worker {
         let now = self.shared.now();
         match members::list_due(&self.shared.db, &self.gym, now, SCAN_AT_ONCE).await {
             Ok(due) => {
-                for (member, background, plans) in due {
-                    if self.running.contains_key(&member) {
+                for due in due {
+                    if self.running.contains_key(&due.member_id) {
                         continue;
                     }
-                    let urgency = if plans == "[]" {
+                    let urgency = if due.is_out || (due.may_lose && !due.background) {
                         Urgency::Revoke
-                    } else if background {
+                    } else if due.background {
                         Urgency::Background
                     } else {
                         Urgency::Grant
                     };
-                    self.queues.push(Job::look(&member, urgency));
+                    self.queues.push(Job::look(&due.member_id, urgency));
                 }
             }
             Err(error) => {
@@ -200,7 +200,12 @@ impl Worker {
             (Urgency::Grant, GRANTS),
             (Urgency::Background, BACKGROUND),
         ] {
-            let mut runs = self.running.values().filter(|u| **u == urgency).count();
+            let runs = |urgency| self.running.values().filter(|u| **u == urgency).count();
+            // Until Kisi answers again it is asked by what closes doors, where there is any.
+            if urgency != Urgency::Revoke && self.pause.is_outage() && runs(Urgency::Revoke) > 0 {
+                break;
+            }
+            let mut runs = runs(urgency);
             while runs < most {
                 let Some(job) = self.queues.pop(urgency) else {
                     break;
@@ -227,7 +232,7 @@ impl Worker {
         let Some(member) = members.remove(&id) else {
             return;
         };
-        self.running.remove(&member);
+        let urgency = self.running.remove(&member).unwrap_or(Urgency::Grant);
         let outcome = match result {
             Some(Ok(outcome)) => {
                 if outcome.requests > 0 {
@@ -235,7 +240,7 @@ impl Worker {
                 }
                 Some(outcome)
             }
-            Some(Err(trouble)) => self.troubled(&member, trouble).await,
+            Some(Err(trouble)) => self.troubled(&member, urgency, trouble).await,
             None => {
                 // What it had intended may have been sent.
                 tracing::error!(gym.id = %self.gym, member.id = %member, "A task was lost");

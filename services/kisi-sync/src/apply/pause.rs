@@ -43,6 +43,11 @@ impl Pause {
         state.since.get_or_insert(now);
     }
 
+    /// Whether Kisi has not answered since it last failed.
+    pub fn is_outage(&self) -> bool {
+        self.lock().since.is_some()
+    }
+
     /// For how long Kisi has not answered.
     pub fn lasted(&self) -> Duration {
         self.lock()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kisi_client::KisiError;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, TransactionTrait};
 
-use super::Worker;
+use super::{Job, Urgency, Worker};
 use crate::error::Trouble;
 use crate::integration_state as state;
 use crate::record::Outcome;
@@ -16,10 +16,18 @@ use crate::store::{integrations, key_checks, members};
 const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
 
 impl Worker {
-    pub(super) async fn troubled(&mut self, member: &str, trouble: Trouble) -> Option<Outcome> {
+    pub(super) async fn troubled(
+        &mut self,
+        member: &str,
+        urgency: Urgency,
+        trouble: Trouble,
+    ) -> Option<Outcome> {
         match trouble {
-            Trouble::Superseded | Trouble::NotOwner | Trouble::Paused => {}
+            Trouble::Superseded | Trouble::NotOwner => {}
+            // It keeps its place before whatever comes meanwhile and is less urgent.
+            Trouble::Paused => self.queues.push(Job::look(member, urgency)),
             Trouble::Unreachable(error) => {
+                self.queues.push(Job::look(member, urgency));
                 self.pause.begin();
                 self.show_outage().await;
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,

@@ -1,15 +1,14 @@
 //! Many members of one gym at once: who they are, who waits for something, and marking them as having
 //! work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{FromQueryResult, QueryOrder, QuerySelect, Statement};
+use sea_orm::{FromQueryResult, QueryOrder, QuerySelect, Statement, Value};
 
 use super::{Cause, Column, Entity, Model};
-use crate::store::columns;
-use crate::store::places;
+use crate::store::{applied_grants, columns, places};
 
 /// All members of a gym, by id.
 pub async fn list<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
@@ -73,25 +72,76 @@ pub async fn believe<C: ConnectionTrait>(
     Ok(())
 }
 
-/// Members with work that is due, oldest first: (member, background, plans).
+/// The members of a gym of whom something was decided since, or given and answered.
+pub async fn moved_since<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    since: i64,
+) -> Result<BTreeSet<String>, DbErr> {
+    let sql = "select member_id from members
+            where gym_id = $1 and updated_at >= $2
+        union select member_id from applied_grants
+            where gym_id = $1 and updated_at >= $2";
+    let values: [Value; 2] = [gym.into(), since.into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter()
+        .map(|row| row.try_get("", "member_id"))
+        .collect()
+}
+
+/// The members of a gym with work.
+pub async fn list_pending<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<String>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::MemberId)
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::Pending.eq(true))
+        .into_tuple()
+        .all(db)
+        .await
+}
+
+/// A member with work that is due.
+#[derive(Debug, FromQueryResult)]
+pub struct Due {
+    pub member_id: String,
+    pub background: bool,
+    /// No plan gives access any more.
+    pub is_out: bool,
+    /// Something of ours stands that may have to go.
+    pub may_lose: bool,
+}
+
+/// Members with work that is due: who is out first, and then the oldest first.
 pub async fn list_due<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     now: i64,
     limit: u64,
-) -> Result<Vec<(String, bool, String)>, DbErr> {
-    Entity::find()
-        .select_only()
-        .columns([Column::MemberId, Column::Background, Column::Plans])
-        .filter(Column::GymId.eq(gym))
-        .filter(Column::Pending.eq(true))
-        .filter(Column::RetryAt.is_null().or(Column::RetryAt.lte(now)))
-        .order_by_asc(Column::Background)
-        .order_by_asc(Column::UpdatedAt)
-        .limit(limit)
-        .into_tuple()
-        .all(db)
-        .await
+) -> Result<Vec<Due>, DbErr> {
+    // With the organization, by which the index begins.
+    let sql = "select m.member_id, m.background, m.plans = '[]' as is_out, exists (
+                select 1 from applied_grants a
+                where a.organization_id = i.organization_id and a.gym_id = m.gym_id
+                  and a.member_id = m.member_id and a.state = $1) as may_lose
+        from members m left join integrations i on i.gym_id = m.gym_id
+        where m.gym_id = $2 and m.pending and (m.retry_at is null or m.retry_at <= $3)
+        order by m.plans <> '[]', m.background, m.updated_at limit $4";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let values: [Value; 4] = [
+        applied_grants::STANDING.into(),
+        gym.into(),
+        now.into(),
+        limit.into(),
+    ];
+    Due::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await
 }
 
 /// What waits in one gym.
