@@ -72,7 +72,7 @@ impl Engine {
             Some(seed) => Some(seed),
             None => Snapshot::load(&self.shared.db, &self.gym, member, self.shared.now()).await?,
         };
-        let Some(snapshot) = loaded else {
+        let Some(mut snapshot) = loaded else {
             return Ok(Outcome::default());
         };
         if !snapshot.member.pending && snapshot.member.answered_version >= snapshot.member.version {
@@ -82,6 +82,7 @@ impl Engine {
             // What is wanted by the version that is held was overtaken, and is heard of again.
             return Ok(Outcome::default());
         }
+        self.doubt(&mut snapshot)?;
         let mut attempt = Attempt {
             outcome: Outcome {
                 groups_before: snapshot.open_groups(),
@@ -288,7 +289,8 @@ impl Engine {
         self.write(attempt).await?;
         let member = attempt.snapshot.member.member_id.clone();
         match Snapshot::load(&self.shared.db, &self.gym, &member, self.shared.now()).await? {
-            Some(newest) => {
+            Some(mut newest) => {
+                self.doubt(&mut newest)?;
                 attempt.background = newest.member.background;
                 attempt.snapshot = newest;
                 attempt.refused.clear();

@@ -4,7 +4,7 @@
 //! The counts are rows of `losses`, written with the change itself; the copy in memory belongs to
 //! the one worker of the gym and is read from them when it starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use access_domain::safety::{self, Class, Counts, Limits, Verdict};
@@ -38,6 +38,8 @@ pub struct Brake {
 struct Losses {
     /// Member and class to the instant of the last loss.
     lost: BTreeMap<(String, &'static str), i64>,
+    /// Let go, and Kisi has not answered yet.
+    going: HashSet<(String, &'static str)>,
     grants: u64,
     /// Rights made and removed here since the worker began, by group.
     writes: BTreeMap<i64, u64>,
@@ -64,6 +66,7 @@ impl Brake {
             limits,
             counts: Mutex::new(Losses {
                 lost,
+                going: HashSet::new(),
                 grants: 0,
                 writes: BTreeMap::new(),
             }),
@@ -84,40 +87,21 @@ impl Brake {
         Ok(grants)
     }
 
-    /// Whether one more member may lose access.
-    pub fn lets_go(&self, member: &str, class: &'static str, now: i64) -> bool {
-        self.room(&[member.to_owned()], class, now)
+    /// Lets one more member lose access, if that may be. Until what is answered is dropped the
+    /// member counts as going: many may be on their way at once.
+    pub fn let_go(&self, member: &str, class: &'static str, now: i64) -> Option<Going<'_>> {
+        let mut counts = self.lock();
+        if !counts.room(&[member.to_owned()], class, now, &self.limits) {
+            return None;
+        }
+        let key = (member.to_owned(), class);
+        counts.going.insert(key.clone());
+        Some(Going { brake: self, key })
     }
 
     /// Whether all of these may lose access together. A member counts once in an hour.
     pub fn room(&self, members: &[String], class: &'static str, now: i64) -> bool {
-        let counts = self.lock();
-        let recent = |class: &'static str, span: i64| {
-            let at_all = counts.lost.iter();
-            let recent = at_all.filter(|((_, known), at)| *known == class && **at > now - span);
-            recent.count() as u64
-        };
-        let more = members
-            .iter()
-            .filter(|member| {
-                counts
-                    .lost
-                    .get(&((*member).clone(), class))
-                    .is_none_or(|at| *at <= now - HOUR)
-            })
-            .count() as u64;
-        let seen = Counts {
-            // Those who went in the last hour still count into what the gym had.
-            grants: counts.grants + recent("explained", HOUR) + recent("unexplained", HOUR),
-            unexplained_hour: recent("unexplained", HOUR),
-            unexplained_day: recent("unexplained", DAY),
-            explained_hour: recent("explained", HOUR),
-        };
-        let class = match class {
-            "explained" => Class::Explained,
-            _ => Class::Unexplained,
-        };
-        safety::check(class, more, &seen, &self.limits) == Verdict::Go
+        self.lock().room(members, class, now, &self.limits)
     }
 
     /// Whether a changed mapping may let in so many unconfirmed.
@@ -157,6 +141,51 @@ impl Brake {
     }
 }
 
+impl Losses {
+    fn room(&self, members: &[String], class: &'static str, now: i64, limits: &Limits) -> bool {
+        let is_recent = |key: &(String, &'static str), span: i64| {
+            self.lost.get(key).is_some_and(|at| *at > now - span)
+        };
+        let lost = |class: &'static str, span: i64| {
+            let lost = self.lost.keys().filter(|key| key.1 == class);
+            lost.filter(|key| is_recent(key, span)).count() as u64
+        };
+        let gone_or_going = |class: &'static str, span: i64| {
+            let going = self.going.iter().filter(|key| key.1 == class);
+            lost(class, span) + going.filter(|key| !is_recent(key, span)).count() as u64
+        };
+        let counts_already = |member: &String| {
+            let key = (member.clone(), class);
+            is_recent(&key, HOUR) || self.going.contains(&key)
+        };
+        let more = members.iter().filter(|member| !counts_already(member));
+        let seen = Counts {
+            // Those who went in the last hour still count into what the gym had.
+            grants: self.grants + lost("explained", HOUR) + lost("unexplained", HOUR),
+            unexplained_hour: gone_or_going("unexplained", HOUR),
+            unexplained_day: gone_or_going("unexplained", DAY),
+            explained_hour: gone_or_going("explained", HOUR),
+        };
+        let class = match class {
+            "explained" => Class::Explained,
+            _ => Class::Unexplained,
+        };
+        safety::check(class, more.count() as u64, &seen, limits) == Verdict::Go
+    }
+}
+
+/// A member who was let go.
+pub struct Going<'a> {
+    brake: &'a Brake,
+    key: (String, &'static str),
+}
+
+impl Drop for Going<'_> {
+    fn drop(&mut self) {
+        self.brake.lock().going.remove(&self.key);
+    }
+}
+
 fn class_of(word: &str) -> &'static str {
     if word == "explained" {
         "explained"
@@ -174,6 +203,7 @@ mod tests {
             limits: Limits::default(),
             counts: Mutex::new(Losses {
                 lost: BTreeMap::new(),
+                going: HashSet::new(),
                 grants,
                 writes: BTreeMap::new(),
             }),
@@ -194,16 +224,33 @@ mod tests {
     }
 
     #[test]
+    fn who_is_on_the_way_counts_until_the_answer_comes() {
+        let now = DAY * 10;
+        let brake = brake(100);
+        let members = members(11);
+        let going: Vec<_> = members
+            .iter()
+            .map(|member| brake.let_go(member, "unexplained", now))
+            .collect();
+        assert_eq!(going.iter().flatten().count(), 10);
+        assert!(going[10].is_none());
+        // Again the same is not one more; and without an answer nobody has gone.
+        assert!(brake.let_go("m0", "unexplained", now).is_some());
+        drop(going);
+        assert!(brake.room(&members[..10], "unexplained", now));
+    }
+
+    #[test]
     fn a_billing_morning_goes_through_and_the_same_member_counts_once() {
         let now = DAY * 10;
         let brake = brake(1_000);
         for member in members(60) {
-            assert!(brake.lets_go(&member, "explained", now));
+            assert!(brake.let_go(&member, "explained", now).is_some());
             brake.lost(&member, "explained", now);
         }
         for _ in 0..50 {
             brake.gained();
-            assert!(brake.lets_go("m0", "explained", now));
+            assert!(brake.let_go("m0", "explained", now).is_some());
             brake.lost("m0", "explained", now);
         }
         assert!(brake.room(&members(300), "explained", now));

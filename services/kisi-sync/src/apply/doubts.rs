@@ -1,5 +1,6 @@
-//! Members of whom something may have been sent to Kisi, and what came of it could not be written
-//! down. Under the same lease nothing in the tables says so, so it is kept here until it is there.
+//! Members of whom something may have been sent to Kisi, and what came of it is not written down: the
+//! database failed, the answer was lost, or whoever sent it died. Under the same lease nothing in the
+//! tables says so, so it is kept here until it is there, or until Kisi has been asked.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,19 +8,52 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sea_orm::{ActiveValue, ColumnTrait, DbErr, EntityTrait, QueryFilter};
 
 use super::Engine;
+use crate::snapshot::Snapshot;
 use crate::store::applied_grants;
 
-/// One gym's. Another owner needs none: the epoch of its lease is another.
+/// One gym's.
 #[derive(Debug, Default)]
-pub struct Doubts(Mutex<HashSet<String>>);
+pub struct Doubts(Mutex<Doubtful>);
+
+#[derive(Debug, Default)]
+struct Doubtful {
+    /// What was intended for them may stand. Another owner needs none of these: the epoch of its
+    /// lease is another.
+    given: HashSet<String>,
+    /// What stands by the tables may be gone. It is removed again without a look as long as it is
+    /// not wanted, because that is harmless.
+    taken: HashSet<String>,
+}
 
 impl Doubts {
-    /// What was intended for the member may stand at Kisi.
-    pub fn note(&self, member: &str) {
-        self.lock().insert(member.to_owned());
+    /// Of these somebody may have removed a right who did not live to write it down.
+    pub fn of(waiting: Vec<String>) -> Self {
+        Self(Mutex::new(Doubtful {
+            taken: waiting.into_iter().collect(),
+            ..Doubtful::default()
+        }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+    /// What was intended for the member may stand at Kisi.
+    pub fn note(&self, member: &str) {
+        self.lock().given.insert(member.to_owned());
+    }
+
+    /// What stands for the member may be gone.
+    pub(super) fn note_taken(&self, member: &str) {
+        self.lock().taken.insert(member.to_owned());
+    }
+
+    /// Kisi has told what stands.
+    pub(super) fn settle_taken(&self, member: &str) {
+        self.lock().taken.remove(member);
+    }
+
+    pub(super) fn is_taken(&self, member: &str) -> bool {
+        self.lock().taken.contains(member)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Doubtful> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -28,7 +62,7 @@ impl Engine {
     /// Where there is doubt, what was intended is looked for and not sent again. Answers whether
     /// there was: what was read of the member before is then behind the tables.
     pub(super) async fn clear_doubts(&self, member: &str) -> Result<bool, DbErr> {
-        if !self.doubts.lock().contains(member) {
+        if !self.doubts.lock().given.contains(member) {
             return Ok(false);
         }
         let set = applied_grants::ActiveModel {
@@ -42,7 +76,17 @@ impl Engine {
             .filter(applied_grants::Column::State.eq(applied_grants::INTENDED))
             .exec(&self.shared.db)
             .await?;
-        self.doubts.lock().remove(member);
+        self.doubts.lock().given.remove(member);
         Ok(true)
+    }
+
+    /// Who is let in, and of whom a right may be gone, is looked at before it is relied on.
+    pub(super) fn doubt(&self, snapshot: &mut Snapshot) -> Result<(), DbErr> {
+        if self.doubts.is_taken(&snapshot.member.member_id)
+            && !snapshot.wanted(self.shared.now())?.is_empty()
+        {
+            snapshot.member.looked = false;
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
 
+use super::revoke::loss;
 use super::window::found_window;
 use super::{Attempt, Engine};
 use crate::audit::{Entry, UNDONE};
@@ -64,6 +65,7 @@ impl Engine {
         {
             self.note_others(attempt, user, &rights).await?;
             attempt.snapshot.member.looked = true;
+            self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         }
         attempt.changes.push(Change::Person);
         Ok(())
@@ -168,9 +170,19 @@ impl Engine {
             attempt.outcome.requests += 1;
             let found = self.kisi.find_role_assignment(lane, assignment).await;
             if found.map_err(Trouble::of)?.is_none() {
-                let entry = Entry::new(UNDONE).group(group).object(assignment);
-                let entry = entry.of(&attempt.snapshot.member);
-                attempt.changes.push(Change::Did(Box::new(entry)));
+                if self.doubts.is_taken(&attempt.snapshot.member.member_id) {
+                    // It was removed by us, and nobody heard the answer.
+                    let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);
+                    let gone = gone.group(group).object(assignment).detail("found_gone");
+                    attempt.did(gone, self.shared.now());
+                    self.brake.wrote(group);
+                    let loss = loss(attempt, row, self.shared.now());
+                    self.count_revoke(attempt, loss);
+                } else {
+                    let entry = Entry::new(UNDONE).group(group).object(assignment);
+                    let entry = entry.of(&attempt.snapshot.member);
+                    attempt.changes.push(Change::Did(Box::new(entry)));
+                }
                 attempt.remove_row(row);
             }
         }

@@ -1,5 +1,5 @@
 //! Revoking: exactly one request for a row whose id is known. A repeat is harmless, so a lost answer
-//! needs no look. The brake is asked before, and counts after.
+//! needs no look, unless the row is wanted again by then. The brake is asked before, and counts after.
 
 use kisi_client::{Deletion, KisiError, KisiWrite, Lane};
 
@@ -12,29 +12,27 @@ use crate::store::applied_grants;
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
-        let class = if attempt.background {
-            "unexplained"
-        } else {
-            "explained"
-        };
         let now = self.shared.now();
-        let has_ended = |row| row_window(row).has_ended(now);
-        // A replacement is no loss, nor is what has ended by its window, and a change that a person
-        // confirmed is not counted.
-        let is_loss = attempt.outcome.granted == 0
-            && !attempt.snapshot.member.approved
-            && !attempt.row(row).is_some_and(has_ended);
+        let loss = loss(attempt, row, now);
         let member = attempt.snapshot.member.member_id.clone();
-        if is_loss && !self.brake.lets_go(&member, class, self.shared.now()) {
+        let going = loss.and_then(|class| self.brake.let_go(&member, class, now));
+        if let (Some(class), None) = (loss, &going) {
             return self.hold(attempt, class).await;
         }
         self.delete(attempt, row, "revoked", Lane::Revoke).await?;
+        self.count_revoke(attempt, loss);
+        drop(going);
+        Ok(())
+    }
+
+    /// One right less; a loss of access counts for the brake.
+    pub(super) fn count_revoke(&self, attempt: &mut Attempt, loss: Option<&'static str>) {
         attempt.outcome.revoked += 1;
-        if is_loss {
-            self.brake.lost(&member, class, self.shared.now());
+        if let Some(class) = loss {
+            let member = &attempt.snapshot.member.member_id;
+            self.brake.lost(member, class, self.shared.now());
             attempt.changes.push(Change::Lost { class });
         }
-        Ok(())
     }
 
     /// DELETE of a row of ours; a right that another gym of the organization shares stays. `action`
@@ -82,12 +80,28 @@ impl Engine {
                 Err(error) => {
                     if error.is_outcome_unknown() {
                         attempt.may_have_done(entry);
+                        self.doubts.note_taken(&attempt.snapshot.member.member_id);
                     }
                     return Err(Trouble::of(error));
                 }
             }
         }
         attempt.remove_row(row);
+        self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         Ok(())
     }
+}
+
+/// The class in which it counts, if access is lost by it: a replacement is no loss, nor is what has
+/// ended by its window, and a change that a person confirmed is not counted.
+pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str> {
+    let has_ended = |row| row_window(row).has_ended(now);
+    let is_loss = attempt.outcome.granted == 0
+        && !attempt.snapshot.member.approved
+        && !attempt.row(row).is_some_and(has_ended);
+    let class = match attempt.background {
+        true => "unexplained",
+        false => "explained",
+    };
+    is_loss.then_some(class)
 }

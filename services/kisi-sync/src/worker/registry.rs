@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Job, Queues, Wake, Worker};
-use crate::apply::{Bursts, Everybody};
+use crate::apply::{Bursts, Doubts, Everybody};
 use crate::brake::Brake;
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
+use crate::store::members;
 
 /// The workers of this replica.
 #[derive(Default)]
@@ -84,6 +85,8 @@ impl Workers {
         self.end(gym).await;
         let brake = Brake::load(&shared.db, gym, shared.limits, shared.now()).await?;
         let brake = Arc::new(brake);
+        // Whoever owned it before may have died in the middle of what waits.
+        let doubts = Doubts::of(members::list_pending(&shared.db, gym).await?);
         let everybody = Arc::new(Everybody::default());
         let (wakes, receiver) = mpsc::unbounded_channel();
         let stop = lease.lost().child_token();
@@ -97,7 +100,7 @@ impl Workers {
             pause: Arc::default(),
             bursts: Arc::new(Bursts::default()),
             everybody: Arc::clone(&everybody),
-            doubts: Arc::default(),
+            doubts: Arc::new(doubts),
             // A replica before may have shown one; then the next answer takes it back.
             outage_shown: true,
             engine: None,
