@@ -31,6 +31,11 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgConnectOptions;
+
+/// A replica that stands still in the middle of a transaction keeps its rows from whoever takes over.
+/// PostgreSQL ends such a transaction before the lease has run out; a live one is never so slow.
+const IDLE: (&str, &str) = ("idle_in_transaction_session_timeout", "5s");
 
 /// The columns of a table, by name. A prepared `select *` fails on PostgreSQL in a replica that
 /// still runs when a later migration adds a column.
@@ -82,7 +87,10 @@ pub async fn connect(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
                 .pragma("busy_timeout", "5000")
         });
     } else {
-        options.max_connections(24).min_connections(2);
+        options
+            .max_connections(24)
+            .min_connections(2)
+            .map_sqlx_postgres_opts(|options: PgConnectOptions| options.options([IDLE]));
     }
     Database::connect(options).await
 }
@@ -90,6 +98,9 @@ pub async fn connect(url: &SecretString) -> Result<DatabaseConnection, DbErr> {
 async fn migrate_alone(db: &DatabaseConnection) -> Result<(), DbErr> {
     use sea_orm::TransactionTrait;
     let guard = db.begin().await?;
+    // It only waits.
+    let wait = format!("SET LOCAL {} = 0", IDLE.0);
+    guard.execute_unprepared(&wait).await?;
     guard
         .execute_unprepared("SELECT pg_advisory_xact_lock(4711080301)")
         .await?;
