@@ -21,8 +21,8 @@ pub struct Listing<T> {
     pub complete: bool,
     /// How many rows repeated an id of an earlier page.
     pub duplicates: u64,
-    /// The total differed between pages.
-    pub total_changed: bool,
+    /// By how much the total differed from one page to the next, all in all.
+    pub total_moved: u64,
 }
 
 /// Puts pages together.
@@ -34,7 +34,7 @@ pub(crate) struct Collector<T> {
     /// Some page named no total, so nothing can be said for sure.
     unsure: bool,
     duplicates: u64,
-    total_changed: bool,
+    total_moved: u64,
 }
 
 impl<T: Identified> Collector<T> {
@@ -45,7 +45,7 @@ impl<T: Identified> Collector<T> {
             total: None,
             unsure: false,
             duplicates: 0,
-            total_changed: false,
+            total_moved: 0,
         }
     }
 
@@ -53,8 +53,8 @@ impl<T: Identified> Collector<T> {
     pub(crate) fn add(&mut self, page: Vec<T>, total: Option<u64>) {
         match total {
             Some(total) => {
-                self.total_changed |= self.total.is_some_and(|before| before != total);
-                self.total = Some(total);
+                let before = self.total.replace(total);
+                self.total_moved += before.map_or(0, |before| before.abs_diff(total));
             }
             None => self.unsure = true,
         }
@@ -77,13 +77,13 @@ impl<T: Identified> Collector<T> {
         let total = self.total.unwrap_or(distinct);
         Listing {
             complete: !self.unsure
-                && !self.total_changed
+                && self.total_moved == 0
                 && self.duplicates == 0
                 && distinct == total,
             items: self.items,
             total,
             duplicates: self.duplicates,
-            total_changed: self.total_changed,
+            total_moved: self.total_moved,
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         let moved = listing(&[(&[1, 2], Some(3)), (&[2], Some(3))]);
         assert!(!moved.complete && moved.duplicates == 1 && moved.items == [1, 2]);
         let grown = listing(&[(&[1, 2], Some(3)), (&[3, 4], Some(4))]);
-        assert!(!grown.complete && grown.total_changed && grown.total == 4);
+        assert!(!grown.complete && grown.total_moved == 1 && grown.total == 4);
         // Even if a row that came twice makes the numbers meet again.
         let repeated = listing(&[(&[1, 2], Some(3)), (&[2, 3], Some(3))]);
         assert!(!repeated.complete && repeated.items == [1, 2, 3]);

@@ -17,6 +17,9 @@ use crate::brake::Brake;
 use crate::store::applied_grants::{self, STANDING};
 use crate::store::{instant, members};
 
+/// How often a list is read before it is not believed.
+const READINGS: usize = 3;
+
 /// What is there.
 #[derive(Debug, Default)]
 pub struct Observed {
@@ -138,18 +141,23 @@ async fn list(
     known: &Known<'_>,
     observed: &mut Observed,
 ) -> Result<Option<Vec<RoleAssignment>>, KisiError> {
-    for _ in 0..2 {
+    let mut earlier = BTreeSet::new();
+    for _ in 0..READINGS {
         let written = known.writes(group);
         let listed = kisi
             .list_role_assignments(lane, AssignmentFilter::Group(group))
             .await;
         match listed {
-            Ok(listing) => {
+            Ok(mut listing) => {
                 observed.requests += i64::try_from(listing.total / 250).unwrap_or(0) + 1;
                 let own = known.writes(group).saturating_sub(written);
-                if listing.complete || is_explained(&listing, own) {
+                let is_whole = listing.complete
+                    || is_explained(&listing, own)
+                    || fill(kisi, lane, &mut listing, &mut earlier, own, observed).await?;
+                if is_whole {
                     return Ok(Some(listing.items));
                 }
+                earlier.extend(listing.items.iter().map(|row| row.id));
             }
             Err(error) if error.is_not_found() => {
                 observed.requests += 1;
@@ -165,12 +173,52 @@ async fn list(
     Ok(None)
 }
 
-/// Whether our own writes meanwhile explain what the listing lacks or repeats: each moves the total,
-/// and one row past a page's edge. What of ours is lacking is fetched by its id before it counts, and
-/// what others gave is seen by the next pass.
+/// Whether writes meanwhile, our own and as many of others as the total tells, explain what the
+/// listing lacks or repeats: each moves the total, and one row past a page's edge. What of ours is
+/// lacking is fetched by its id before it counts, and what others gave is seen by the next pass.
 fn is_explained(listing: &Listing<RoleAssignment>, own: u64) -> bool {
     let distinct = listing.items.len() as u64;
-    own > 0 && distinct.abs_diff(listing.total) <= own && listing.duplicates <= own
+    let writes = own + theirs(listing);
+    writes > 0 && distinct.abs_diff(listing.total) <= writes && listing.duplicates <= writes
+}
+
+/// How many writes of others the total tells of. A leap is no work of theirs.
+fn theirs(listing: &Listing<RoleAssignment>) -> u64 {
+    match listing.total_moved {
+        moved if moved <= few(listing.total) => moved,
+        _ => 0,
+    }
+}
+
+/// So many rows may be lacking by accident.
+fn few(total: u64) -> u64 {
+    (total / 20).max(10)
+}
+
+/// Rights that others replace move rows past a page's edge and leave the total where it is. What an
+/// earlier reading had and this one lacks is fetched by its id; answers whether nothing lacks then.
+async fn fill(
+    kisi: &HttpKisi,
+    lane: Lane,
+    listing: &mut Listing<RoleAssignment>,
+    earlier: &mut BTreeSet<i64>,
+    own: u64,
+    observed: &mut Observed,
+) -> Result<bool, KisiError> {
+    for row in &listing.items {
+        earlier.remove(&row.id);
+    }
+    if earlier.is_empty() || earlier.len() as u64 > few(listing.total) {
+        return Ok(false);
+    }
+    for id in std::mem::take(earlier) {
+        observed.requests += 1;
+        listing
+            .items
+            .extend(kisi.find_role_assignment(lane, id).await?);
+    }
+    let distinct = listing.items.len() as u64;
+    Ok(distinct + own + theirs(listing) >= listing.total)
 }
 
 fn sort_in(
@@ -250,20 +298,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_writes_explain_as_many_rows_as_they_are() {
-        let listing = |rows: i64, total: u64, duplicates: u64| Listing {
+    fn writes_explain_as_many_rows_as_they_are() {
+        let moved = |rows: i64, total: u64, duplicates: u64, total_moved: u64| Listing {
             items: (1..=rows).map(of_nobody).collect(),
             total,
             complete: false,
             duplicates,
-            total_changed: true,
+            total_moved,
         };
+        let listing = |rows, total, duplicates| moved(rows, total, duplicates, 0);
         let cases = [
             (listing(299, 300, 0), 1, true),
             (listing(299, 300, 0), 0, false),
             (listing(297, 300, 0), 2, false),
             (listing(300, 300, 2), 1, false),
             (listing(300, 300, 2), 2, true),
+            (moved(298, 300, 0, 2), 0, true),
+            (moved(297, 300, 0, 2), 0, false),
+            (moved(297, 300, 0, 2), 1, true),
+            // Half a page is missing.
+            (moved(275, 275, 0, 25), 0, false),
         ];
         for (listing, own, explained) in cases {
             assert_eq!(is_explained(&listing, own), explained, "{listing:?} {own}");

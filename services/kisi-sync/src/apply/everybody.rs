@@ -129,7 +129,7 @@ mod tests {
             items,
             complete,
             duplicates: 0,
-            total_changed: false,
+            total_moved: 0,
         })))
     }
 

@@ -19,7 +19,8 @@ use crate::steps;
 use crate::store::{applied_grants, members};
 
 impl Pass {
-    /// Brings our tables in line with what was seen.
+    /// Brings our tables in line with what was seen. Who has changed since the look began is left for
+    /// the next pass: what we gave or took meanwhile looks like others' doing.
     pub(super) async fn correct(
         &mut self,
         view: &View,
@@ -27,8 +28,15 @@ impl Pass {
     ) -> Result<(), ReconcileError> {
         let txn = self.shared.db.begin().await?;
         let now = self.shared.now();
+        let mut moving = members::moved_since(&txn, &self.gym, self.began).await?;
+        if view.integration.synced {
+            moving.extend(members::list_pending(&txn, &self.gym).await?);
+            let waited = view.members.iter().filter(|member| member.pending);
+            moving.extend(waited.map(|member| member.member_id.clone()));
+        }
+        let is_still = |row: &&applied_grants::Model| !moving.contains(&row.member_id);
         let mut undone = Vec::new();
-        for row in &observed.gone {
+        for row in observed.gone.iter().filter(is_still) {
             applied_grants::Entity::delete_by_id(row.id)
                 .exec(&txn)
                 .await?;
@@ -36,7 +44,7 @@ impl Pass {
             let entry = entry.object(row.assignment_id.unwrap_or_default());
             undone.push(entry.caused_by(self.cause()));
         }
-        for row in &observed.moved {
+        for row in observed.moved.iter().filter(is_still) {
             row.clone()
                 .into_active_model()
                 .reset_all()
@@ -44,7 +52,8 @@ impl Pass {
                 .await?;
         }
         let nothing = BTreeSet::new();
-        for member in &view.members {
+        let still = view.members.iter();
+        for member in still.filter(|member| !moving.contains(&member.member_id)) {
             let seen = observed.opened_by_others.get(&member.member_id);
             let seen = seen.unwrap_or(&nothing);
             let mut groups: BTreeSet<i64> = member.opened_by_others()?.into_iter().collect();
@@ -65,7 +74,7 @@ impl Pass {
             }
         }
         if view.integration.unmanaged_policy == "adopt" {
-            self.adopt(&txn, view, observed).await?;
+            self.adopt(&txn, view, observed, &moving).await?;
         }
         audit::append(&txn, &self.gym, &undone, now).await?;
         txn.commit().await?;
@@ -78,6 +87,7 @@ impl Pass {
         txn: &C,
         view: &View,
         observed: &Observed,
+        moving: &BTreeSet<String>,
     ) -> Result<(), ReconcileError> {
         let now = self.shared.now();
         let plan = view.plan(observed, view.associations()?, now)?;
@@ -90,7 +100,9 @@ impl Pass {
             else {
                 continue;
             };
-            let Some(held) = view.members.iter().find(|m| m.member_id == member.as_str()) else {
+            let mut still = view.members.iter();
+            let held = still.find(|held| held.member_id == member.as_str());
+            let Some(held) = held.filter(|held| !moving.contains(&held.member_id)) else {
                 continue;
             };
             let window = observed
