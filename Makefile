@@ -52,12 +52,14 @@ test: tools lint ## Everything a change must pass, on a fresh machine
 	cargo test --workspace --doc --locked
 
 .PHONY: soak
-soak: tools ## Storms of webhooks and erasures over killed processes, power cuts and random histories at full length
+soak: tools ## Storms of webhooks and erasures over killed processes, outages, power cuts and random histories at full length
 	$(BUILD)
 	STORM_WEBHOOKS=$${STORM_WEBHOOKS:-2000} STORM_SEED=$${STORM_SEED:-$$RANDOM} \
 	FAULTS_ROUNDS=$${FAULTS_ROUNDS:-40} FAULTS_SEED=$${FAULTS_SEED:-$$RANDOM} \
 	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} KISI_MODEL_STORIES=$${KISI_MODEL_STORIES:-40} \
-		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: faults_random:: model::
+	KISI_FAULTS_ROUNDS=$${KISI_FAULTS_ROUNDS:-5} KISI_FAULTS_SEED=$${KISI_FAULTS_SEED:-$$RANDOM} \
+	KISI_OUTAGE_SECONDS=$${KISI_OUTAGE_SECONDS:-600} KISI_BUSY_PASSES=$${KISI_BUSY_PASSES:-30} \
+		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture storm:: power_cut:: erasure:: faults_random:: model:: kisi_faults::
 
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or some FUZZ_TARGETS (needs nightly)

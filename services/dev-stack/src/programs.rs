@@ -150,6 +150,7 @@ fn environment(
                 set.insert("KISI_EVENTS_URL", format!("http://{gateway}"));
             }
             set.insert("KISI_REQUESTS_PER_SECOND", rate.to_owned());
+            set.extend(settings.kisi_sync_environment.clone());
         }
         _ => {
             set.insert("HTTP_ADDR", addresses.http.to_string());

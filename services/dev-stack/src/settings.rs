@@ -1,6 +1,7 @@
 //! What the dev stack can be told. Everything else in its environment is passed on to the services
 //! as it is.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -55,6 +56,14 @@ pub struct Settings {
     /// Take free ports instead of the usual ones, so that many stacks can run at once.
     #[arg(long, env = "STACK_FREE_PORTS")]
     pub free_ports: bool,
+
+    /// How many kisi-sync, where it is another number than of the rest.
+    #[arg(skip)]
+    pub kisi_sync_replicas: Option<usize>,
+
+    /// Settings of kisi-sync's own, ahead of those in this program's environment.
+    #[arg(skip)]
+    pub kisi_sync_environment: BTreeMap<&'static str, String>,
 }
 
 impl Settings {
@@ -63,5 +72,11 @@ impl Settings {
         self.data_dir
             .clone()
             .unwrap_or_else(|| PathBuf::from(".data"))
+    }
+
+    /// How many of this service to start.
+    pub fn replicas_of(&self, service: &str) -> usize {
+        let own = self.kisi_sync_replicas.filter(|_| service == "kisi-sync");
+        own.unwrap_or(self.replicas).max(1)
     }
 }

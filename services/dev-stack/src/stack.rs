@@ -102,7 +102,7 @@ impl Stack {
             ("billing-webhook", (8081, 0, 9081)),
         ];
         for (service, (http, grpc, health)) in usual {
-            let replicas = (0..settings.replicas.max(1))
+            let replicas = (0..settings.replicas_of(service))
                 .map(|_| {
                     Ok(Addresses {
                         http: ports.take(http)?,

@@ -1,5 +1,6 @@
 //! A stack of real processes on free ports and fresh data.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub fn settings(folder: &TempDir) -> Settings {
         membership_events_database_url: None,
         kisi_sync_database_url: None,
         free_ports: true,
+        kisi_sync_replicas: None,
+        kisi_sync_environment: BTreeMap::new(),
     }
 }
 

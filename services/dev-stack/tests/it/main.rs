@@ -1,7 +1,7 @@
 //! The whole product as processes: the demo on both databases, kills between webhook and Kisi,
 //! restarts on the same data, people forgotten over killed
-//! processes, a storm of webhooks over killed processes, power cuts, and another Kisi
-//! that a script sets up.
+//! processes, a storm of webhooks over killed processes, power cuts, another Kisi
+//! that a script sets up, and everything on the way to Kisi that fails.
 
 #![allow(clippy::disallowed_methods, reason = "the stack runs in real time")]
 
@@ -13,6 +13,7 @@ mod faults;
 mod gocardless_bodies;
 mod harness;
 mod history;
+mod kisi_faults;
 mod observed;
 mod plot;
 mod post;
