@@ -52,6 +52,8 @@ pub enum ReconcileError {
     Sealing(#[from] crate::sealing::SealingError),
     #[error("the key's owner has no role at Kisi any more")]
     KeyWithoutRights,
+    #[error("the list of its owner's rights shows no role, and the key does what needs one")]
+    RoleUnseen,
     #[error("the key is of another organization than before")]
     KeyElsewhere,
     #[error("the gym has no integration to reconcile")]

@@ -6,7 +6,10 @@ use sea_orm::{ActiveValue, ColumnTrait, EntityTrait, QueryFilter, TransactionTra
 
 use super::{Pass, ReconcileError};
 use crate::key_check;
-use crate::store::integrations;
+use crate::store::{integrations, syncs};
+
+/// Shorter than from one scheduled pass to the next, and longer than one bad moment of Kisi's.
+const A_WHILE: i64 = 10 * 60 * 1_000_000;
 
 impl Pass {
     /// The owner's role each time, one request; the organization and what is around once an hour.
@@ -21,7 +24,7 @@ impl Pass {
         self.report.requests += 1;
         let role = key_check::owner_role(kisi, Lane::Reconcile, owner).await?;
         if role.id.is_empty() {
-            return Err(ReconcileError::KeyWithoutRights);
+            return Err(self.why_no_role(kisi).await);
         }
         let mut surroundings = None;
         if self.is_hourly(integration) {
@@ -49,5 +52,23 @@ impl Pass {
             .exec(&txn)
             .await?;
         Ok(txn.commit().await?)
+    }
+
+    /// A list without any role of the owner's: she has lost it, or the list is short. What only
+    /// administrators may see tells; and what passes have not found for a while is not there.
+    async fn why_no_role(&mut self, kisi: &HttpKisi) -> ReconcileError {
+        self.report.requests += 1;
+        let seen = kisi.list_integrations(Lane::Reconcile).await;
+        let unseen = ReconcileError::RoleUnseen;
+        let since = syncs::failing_since(&self.shared.db, &self.gym, &unseen.to_string()).await;
+        match (seen, since) {
+            (Err(error), _) if error.status() == Some(403) => ReconcileError::KeyWithoutRights,
+            (Err(error), _) => error.into(),
+            (_, Err(error)) => error.into(),
+            (_, Ok(Some(since))) if self.shared.now() - since > A_WHILE => {
+                ReconcileError::KeyWithoutRights
+            }
+            _ => unseen,
+        }
     }
 }

@@ -34,18 +34,33 @@ impl ActiveModelBehavior for ActiveModel {}
 /// Passes that are looked back at.
 const LOOKED_BACK_AT: u64 = 20;
 
-/// Whether a pass for a changed mapping has failed, and none has been carried through since.
-pub async fn owe_mapping<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, DbErr> {
-    let ended: Vec<(String, String)> = Entity::find()
-        .select_only()
-        .columns([Column::State, Column::Activation])
+/// The gym's last passes that failed with none in between that did not, the newest first.
+async fn failed_last<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
+    let mut ended = Entity::find()
         .filter(Column::GymId.eq(gym))
         .filter(Column::EndedAt.is_not_null())
         .order_by_desc(Column::CreatedAt)
         .limit(LOOKED_BACK_AT)
-        .into_tuple()
         .all(db)
         .await?;
-    let mut failed = ended.iter().take_while(|(state, _)| state == "failed");
-    Ok(failed.any(|(_, activation)| activation == "associations"))
+    let failed = ended.iter().take_while(|pass| pass.state == "failed");
+    ended.truncate(failed.count());
+    Ok(ended)
+}
+
+/// Whether a pass for a changed mapping has failed, and none has been carried through since.
+pub async fn owe_mapping<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, DbErr> {
+    let failed = failed_last(db, gym).await?;
+    Ok(failed.iter().any(|pass| pass.activation == "associations"))
+}
+
+/// Since when every pass has failed for this reason; None where the last one has not.
+pub async fn failing_since<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    why: &str,
+) -> Result<Option<i64>, DbErr> {
+    let failed = failed_last(db, gym).await?;
+    let alike = failed.iter().take_while(|pass| pass.report.contains(why));
+    Ok(alike.filter_map(|pass| pass.ended_at).last())
 }

@@ -12,10 +12,10 @@ use crate::kisi::GROUP;
 
 /// The machine's clock, and some hours on top.
 #[derive(Debug, Clone, Default)]
-struct Later(Arc<AtomicI64>);
+pub struct Later(Arc<AtomicI64>);
 
 impl Later {
-    fn by_an_hour(&self) {
+    pub fn by_an_hour(&self) {
         self.0.fetch_add(3_601, Ordering::SeqCst);
     }
 }

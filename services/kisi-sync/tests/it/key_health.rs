@@ -1,9 +1,13 @@
 //! The key: looked at when it is saved and with each reconcile, and every change of it shown once.
 
+use std::sync::Arc;
+
 use contracts::integration::v1 as api;
+use kisi_simulator::faults::{Fault, FaultKind};
 use kisi_simulator::rows::{Assignee, Target};
 use serde_json::json;
 
+use crate::brake_days::Later;
 use crate::harness::{GYM, On, Running, Stage};
 use crate::kisi::{GROUP, ORGANIZATION};
 
@@ -265,7 +269,9 @@ async fn an_owner_without_the_needed_role_needs_attention_before_kisi_refuses_th
         .await;
     stage.kisi.forget_requests().await;
     assert_eq!(replica.sync().await.state, "failed");
-    assert_eq!(stage.kisi.requests().await, ["GET /role_assignments"]);
+    // No group was read by it.
+    let requests = stage.kisi.requests().await;
+    assert_eq!(requests, ["GET /role_assignments", "GET /integrations"]);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
     let shown = replica.integration().await;
     assert_eq!(shown.state, "needs_attention");
@@ -276,5 +282,42 @@ async fn an_owner_without_the_needed_role_needs_attention_before_kisi_refuses_th
     );
     assert!(matter.message.contains("administrator"), "{matter:?}");
     assert_eq!(shown.key.unwrap().status, "insufficient");
+    replica.stop().await;
+}
+
+/// The list of the owner's rights is short, and nothing betrays it: the key is no dead one, and the next
+/// pass finds that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_lacks_the_owner_s_role_once_does_not_end_the_key() {
+    let stage = Stage::set(On::Sqlite).await;
+    let clock = Later::default();
+    let flags = [("reconcile-every", "96h")];
+    let mut replica = stage.start_at(Arc::new(clock.clone()), &flags).await;
+    stage.in_sync(&mut replica, 2).await;
+    let short = Fault {
+        method: Some("GET".to_owned()),
+        route: Some("/role_assignments".to_owned()),
+        kind: FaultKind::ShortList,
+        count: Some(1),
+        skip: 0,
+    };
+    stage.kisi.shared().lock().faults.add(short.clone());
+    assert_eq!(replica.sync().await.state, "failed");
+    assert_eq!(replica.integration().await.state, "active");
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "revoked");
+    assert!(replica.sync().await.in_sync);
+    // What is not found for a while is not there.
+    for state in ["active", "active", "needs_attention"] {
+        if state == "needs_attention" {
+            clock.by_an_hour();
+        }
+        stage.kisi.shared().lock().faults.add(short.clone());
+        assert_eq!(replica.sync().await.state, "failed");
+        assert_eq!(replica.integration().await.state, state);
+    }
+    let shown = replica.integration().await;
+    assert_eq!(shown.attention[0].what, "key_rights");
     replica.stop().await;
 }

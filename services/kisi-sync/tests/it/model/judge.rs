@@ -7,12 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::wire;
 
-use super::truth::{Gap, Micros, Person, Truth};
+use super::truth::{Gap, Micros, Person, Truth, now};
 use super::watch::{Right, Seen, Told};
 
 /// From the moment that a loss is due to the right's end, with nothing in the way: the request is
 /// the next one out, so this is the machine's share.
 pub const ALLOWED: Micros = 5_000_000;
+
+/// What was on its way to Kisi when a later version came is no work by an old one. One that a third
+/// version overtakes is answered while it is.
+pub const IN_FLIGHT: Micros = 300_000;
 
 /// Something is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,14 +95,14 @@ fn is_stale(right: &Right, gap: &Gap, answers: &[Told]) -> bool {
     let answered = answers.iter().any(|told| {
         let done = ["revoked", "unchanged", "granted", "erased"];
         let is_done = done.contains(&told.answer.outcome.as_str());
-        told.answer.version >= version && is_done && told.at < made
+        told.answer.version >= version && is_done && told.at + IN_FLIGHT < made
     });
     answered && (gap.from..gap.until).contains(&made)
 }
 
 fn in_the_end(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {
     let mut left: BTreeMap<(&str, i64), Vec<&Right>> = BTreeMap::new();
-    for right in ours(truth, seen).filter(|right| right.gone.is_none()) {
+    for right in ours(truth, seen).filter(|right| stands(right)) {
         // Of nobody's whom we know, or of a former e-mail: no group wants it.
         let holder = truth.member_of(&right.email);
         let is_current = holder.is_some_and(|member| truth.people[member].email() == right.email);
@@ -140,6 +144,11 @@ fn in_the_end(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {
             });
         }
     }
+}
+
+/// It is there and opens something: what has ended may be hidden from whoever would tidy it up.
+fn stands(right: &Right) -> bool {
+    right.gone.is_none() && end_of(right).is_none_or(|end| end > now())
 }
 
 fn end_of(right: &Right) -> Option<Micros> {
@@ -196,9 +205,10 @@ fn as_told(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {
                 let until = grant.valid_until.as_ref().and_then(wire::instant);
                 (grant.assignment_id, grant.group_id, until)
             })
+            .filter(|(_, _, until)| until.is_none_or(|until| until.as_microsecond() > now()))
             .collect();
         let held: BTreeSet<_> = ours(truth, seen)
-            .filter(|right| right.gone.is_none())
+            .filter(|right| stands(right))
             .filter(|right| truth.member_of(&right.email) == Some(member))
             .map(|right| (right.row.id, right.group, right.row.valid_until))
             .collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kisi_simulator::rows::Assignment;
 use testkit::eventually;
 
-use super::judge::{self, ALLOWED, Complaint};
+use super::judge::{self, ALLOWED, Complaint, IN_FLIGHT};
 use super::story::Story;
 use super::truth::now;
 use crate::harness::{On, PLAN, SOON};
@@ -89,6 +89,11 @@ async fn a_kisi_sync_that_errs_is_complained_of() {
     let member = "m3".to_owned();
     let first = story.let_in(&member).await;
     story.shut_out(&member, &first).await;
+    let told = now();
+    eventually("nothing is in flight", SOON, async || {
+        now() > told + IN_FLIGHT
+    })
+    .await;
     let created_at = jiff::Timestamp::now();
     let stale = story.world(|world| {
         let id = world.next_id();
@@ -130,7 +135,8 @@ async fn a_kisi_sync_that_errs_is_complained_of() {
     let moved = story.let_in(&member).await;
     story.world(|world| {
         if let Some(row) = world.assignments.get_mut(&moved.id) {
-            row.valid_until = Some(jiff::Timestamp::now());
+            let later = jiff::Timestamp::from_microsecond(now() + 3_600_000_000);
+            row.valid_until = Some(later.unwrap());
         }
     });
     expected.push(untold(&member));

@@ -26,7 +26,7 @@ const MEMBERS: usize = 12;
 const QUIET: Duration = Duration::from_secs(60);
 /// How long a call of staff's may take while Kisi fails.
 const CALL: Duration = Duration::from_secs(20);
-const HOUR: Micros = 3_600_000_000;
+pub(super) const HOUR: Micros = 3_600_000_000;
 
 /// What a stretch of the story may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

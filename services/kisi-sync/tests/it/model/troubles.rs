@@ -4,7 +4,7 @@
 use kisi_simulator::faults::{Fault, FaultKind};
 use kisi_simulator::rows::{Assignee, Assignment};
 use kisi_simulator::settings::{
-    DuplicateAssignment, DuplicateUser, PatchWindow, RefusalBody, RetryAfter,
+    DuplicateAssignment, DuplicateUser, ExpiredListing, PatchWindow, RefusalBody, RetryAfter,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 use serde_json::json;
 
 use super::judge;
-use super::story::Story;
+use super::story::{HOUR, Story};
 use super::truth::now;
 use crate::harness::Stage;
 use crate::kisi::{GROUP, OTHER_GROUP};
@@ -51,11 +51,17 @@ pub fn manners(stage: &Stage, dice: &mut StdRng) {
         DuplicateAssignment::Unprocessable,
         DuplicateAssignment::NewRowIfWindowDiffers,
     ];
+    let expired_listing = [
+        ExpiredListing::Stays,
+        ExpiredListing::Hidden,
+        ExpiredListing::Deleted,
+    ];
     let patch_window = [PatchWindow::Apply, PatchWindow::Ignore, PatchWindow::Refuse];
     let retry_after = [RetryAfter::None, RetryAfter::Seconds, RetryAfter::Date];
     let refusal_body = [RefusalBody::Error, RefusalBody::Empty, RefusalBody::Html];
     stage.kisi.set(|settings| {
         settings.duplicate_assignments = *duplicate_assignments.choose(dice).unwrap();
+        settings.expired_listing = *expired_listing.choose(dice).unwrap();
         settings.patch_window = *patch_window.choose(dice).unwrap();
         settings.retry_after = *retry_after.choose(dice).unwrap();
         settings.refusal_body = *refusal_body.choose(dice).unwrap();
@@ -154,8 +160,9 @@ impl Story {
         let Some(row) = self.one_of_ours() else {
             return;
         };
-        self.say(format!("another end for {} by hand", row.id));
-        let until = jiff::Timestamp::from_microsecond(now() + 7_200_000_000).unwrap();
+        let hours = if self.dice.random_bool(0.3) { -2 } else { 2 };
+        self.say(format!("an end in {hours} hours for {} by hand", row.id));
+        let until = jiff::Timestamp::from_microsecond(now() + hours * HOUR).unwrap();
         let change = json!({
             "action": "set_window", "assignment_id": row.id, "valid_until": until.to_string(),
         });
