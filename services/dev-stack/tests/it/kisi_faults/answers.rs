@@ -45,6 +45,13 @@ impl Answers {
         Self { heard, task }
     }
 
+    /// Whether this version was answered.
+    pub fn has(&self, gym: &str, member: &str, version: i64) -> bool {
+        let heard = self.heard.lock().expect("no panic");
+        let of_member = heard.get(&(gym.to_owned(), member.to_owned()));
+        of_member.is_some_and(|all| all.iter().any(|(it, _)| *it == version))
+    }
+
     pub fn heard(&self) -> Heard {
         self.heard.lock().expect("no panic").clone()
     }

@@ -148,6 +148,7 @@ async fn after_an_outage_everything_drains_revokes_first_and_nothing_is_lost() {
     }
     eprintln!("{} writes drained within {drained:?}", after.len());
     lost_revoke(&gyms, &answers).await;
+    killed_revoke(&mut gyms, &answers).await;
     gyms.stack.stop().await;
 }
 
@@ -168,10 +169,48 @@ fn revokes_first(after: &[super::ledger::Write], ledger: &Ledger) {
 /// Kisi removes a right and its answer is lost; before that is known the member is let in again.
 async fn lost_revoke(gyms: &Gyms, answers: &Answers) {
     let (kisi, gym) = (gyms.kisi(), &gyms.all[0]);
-    let mut members = gym.members.iter().enumerate();
-    let found = members.find(|(number, _)| Fate::of(*number) == Fate::Wavers);
-    let (_, member) = found.expect("a member");
-    // Nor do Kisi's events tell of it.
+    let (member, seq) = removed_unheard(gyms, 0).await;
+    fault(gyms, json!({ "kind": "500" })).await;
+    gyms.desk.set(&gym.id, &member, DAY, true).await;
+    // What she was before is overtaken, and what she is now was looked at.
+    let version = gyms.desk.version(&gym.id, &member);
+    eventually("she is answered", DEADLINE, async || {
+        let asked = kisi.requests(seq).await.expect("the log");
+        let failed = asked.iter().any(|request| request["status"] == 500);
+        failed || answers.has(&gym.id, &member, version)
+    })
+    .await;
+    kisi.call(Method::DELETE, "/faults", None)
+        .await
+        .expect("no faults");
+    gyms.until_doors_are_right("a lost answer to a revoke")
+        .await;
+}
+
+/// The same, and whoever waits for the answer is killed when the member has been let in again.
+async fn killed_revoke(gyms: &mut Gyms, answers: &Answers) {
+    let (member, _) = removed_unheard(gyms, 1).await;
+    let gym = gyms.all[0].id.clone();
+    let overtaken = gyms.desk.version(&gym, &member);
+    gyms.desk.set(&gym, &member, DAY, true).await;
+    eventually("she is heard of", DEADLINE, async || {
+        answers.has(&gym, &member, overtaken)
+    })
+    .await;
+    let child = gyms.stack.child("kisi-sync").expect("it");
+    child.kill().await;
+    child.start_again().expect("started");
+    gyms.until_doors_are_right("a revoke whose sender died")
+        .await;
+}
+
+/// A right is removed at Kisi, who does not answer, nor tell of it by an event: whose, and the number
+/// of the request before.
+async fn removed_unheard(gyms: &Gyms, nth: usize) -> (String, u64) {
+    let (kisi, gym) = (gyms.kisi(), &gyms.all[0]);
+    let members = gym.members.iter().enumerate();
+    let mut wavering = members.filter(|(number, _)| Fate::of(*number) == Fate::Wavers);
+    let (_, member) = wavering.nth(nth).expect("a member");
     let silent = json!({ "webhooks": { "drop_every": 1 } });
     kisi.call(Method::PUT, "/settings", Some(silent))
         .await
@@ -185,23 +224,7 @@ async fn lost_revoke(gyms: &Gyms, answers: &Answers) {
         requests.iter().any(|request| request["method"] == "DELETE")
     })
     .await;
-    fault(gyms, json!({ "kind": "500" })).await;
-    gyms.desk.set(&gym.id, member, DAY, true).await;
-    // What she was before is overtaken, and what she is now was looked at.
-    let version = gyms.desk.version(&gym.id, member);
-    eventually("she is answered", DEADLINE, async || {
-        let heard = answers.heard();
-        let of_member = heard.get(&(gym.id.clone(), member.clone()));
-        let asked = kisi.requests(seq).await.expect("the log");
-        let failed = asked.iter().any(|request| request["status"] == 500);
-        failed || of_member.is_some_and(|all| all.iter().any(|(it, _)| *it == version))
-    })
-    .await;
-    kisi.call(Method::DELETE, "/faults", None)
-        .await
-        .expect("no faults");
-    gyms.until_doors_are_right("a lost answer to a revoke")
-        .await;
+    (member.clone(), seq)
 }
 
 async fn fault(gyms: &Gyms, fault: Value) {
