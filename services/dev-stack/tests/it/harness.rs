@@ -13,6 +13,10 @@ use tempfile::TempDir;
 /// Long, because machines are shared; reached only when something is wrong.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Another test's process may take a port between our look and the bind.
+const STARTS: usize = 3;
+const TAKEN: &str = "ddress already in use";
+
 /// Settings of a stack below `folder`. The services' programs are beside this test's.
 pub fn settings(folder: &TempDir) -> Settings {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -43,11 +47,17 @@ pub fn settings(folder: &TempDir) -> Settings {
 /// A started stack; the gyms are not in yet.
 pub async fn start(settings: &Settings) -> Stack {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let folder = Folder::open(&settings.data_dir()).expect("DATA_DIR");
     let mut stop = StopSignals::listen().expect("signals");
-    Stack::start(folder, settings, &mut stop)
-        .await
-        .expect("a stack")
+    for _ in 1..STARTS {
+        let folder = Folder::open(&settings.data_dir()).expect("DATA_DIR");
+        match Stack::start(folder, settings, &mut stop).await {
+            Err(error) if format!("{error:#}").contains(TAKEN) => {}
+            started => return started.expect("a stack"),
+        }
+    }
+    let folder = Folder::open(&settings.data_dir()).expect("DATA_DIR");
+    let started = Stack::start(folder, settings, &mut stop).await;
+    started.expect("a stack")
 }
 
 pub fn folder() -> TempDir {
