@@ -217,3 +217,38 @@ async fn a_mapping_changed_after_a_restored_backup_is_told_above_those_before_it
     assert!(after > before, "{after} after {before}");
     replica.stop().await;
 }
+
+/// The same on PostgreSQL, where what is of yesterday is what the rows say.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_the_tables_of_yesterday_lack_are_known_on_postgres() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    replica.stop().await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    for yesterday in [
+        "update members set applied_seq = 1, answered_version = 0, version = 0, plans = '[]'",
+        "delete from applied_grants where member_id <> 'm3'",
+        "update members set kisi_user_id = null, looked = false where member_id = 'm2'",
+    ] {
+        db.execute_unprepared(yesterday).await.unwrap();
+    }
+    let (one, other) = tokio::join!(stage.start(), stage.start());
+    let mut replica = one;
+    let sync = replica.sync().await;
+    assert_eq!(
+        (sync.state.as_str(), sync.in_sync),
+        ("done", true),
+        "{sync:?}"
+    );
+    assert_eq!(sync.report.unwrap().unmanaged, 0);
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    let told = stage.answer("m2", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "revoked");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    other.stop().await;
+    replica.stop().await;
+}
