@@ -59,6 +59,7 @@ impl Engine {
         from: i64,
         person: crate::directory::Person,
     ) -> Result<(), Trouble> {
+        let before = attempt.snapshot.member.clone();
         let member = &mut attempt.snapshot.member;
         if member.kisi_user_ours {
             member.former_user_id = Some(from);
@@ -69,12 +70,19 @@ impl Engine {
         member.person_digest = None;
         member.sign_up_needed = false;
         member.opened_by_others = "[]".to_owned();
-        attempt.changes.push(Change::Person);
         if attempt.snapshot.wanted(self.shared.now())?.is_empty() {
             // Who is let in again some day is looked for then.
+            attempt.changes.push(Change::Person);
             return Ok(());
         }
-        self.place(attempt, lane, person).await
+        let placed = self.place(attempt, lane, person).await;
+        let now = &attempt.snapshot.member;
+        if placed.is_err() && now.kisi_user_id.is_none() && now.conflict.is_none() {
+            // Still the former one, or the rights that stand would be taken for the new one's.
+            attempt.snapshot.member = before;
+        }
+        attempt.changes.push(Change::Person);
+        placed
     }
 
     fn settled_person(&self, attempt: &mut Attempt, digest: Option<String>) -> Result<(), Trouble> {

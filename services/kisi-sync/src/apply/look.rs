@@ -184,6 +184,8 @@ impl Engine {
                     attempt.changes.push(Change::Did(Box::new(entry)));
                 }
                 attempt.remove_row(row);
+                // The last answer named it.
+                attempt.snapshot.member.tell_again();
             }
         }
         Ok(())

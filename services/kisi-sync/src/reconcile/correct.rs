@@ -44,6 +44,10 @@ impl Pass {
             let entry = entry.object(row.assignment_id.unwrap_or_default());
             undone.push(entry.caused_by(self.cause()));
         }
+        // The last answers named them, and nothing else may be left to do.
+        let gone = observed.gone.iter().filter(is_still);
+        let named: Vec<String> = gone.map(|row| row.member_id.clone()).collect();
+        members::tell_again(&txn, &self.gym, &named).await?;
         for row in observed.moved.iter().filter(is_still) {
             row.clone()
                 .into_active_model()

@@ -234,6 +234,11 @@ impl Model {
         self.others_told.as_deref().unwrap_or("[]") != self.told()
     }
 
+    /// What was told is not so any more, though the member has what is wanted.
+    pub fn tell_again(&mut self) {
+        self.others_told = Some(String::new());
+    }
+
     pub fn opened_elsewhere(&self) -> Result<Vec<i64>, DbErr> {
         serde_json::from_str(self.opened_elsewhere.as_deref().unwrap_or("[]"))
             .map_err(|_| super::senseless("members", "opened_elsewhere", &self.member_id))

@@ -4,8 +4,8 @@
 use contracts::access::v1::{Location, UnlockRequest};
 use contracts::integration::v1 as api;
 
-use crate::harness::{GYM, On, PLAN, Stage};
-use crate::kisi::GROUP;
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::{Fault, GROUP};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_members_with_one_e_mail_are_a_conflict_and_get_one_right() {
@@ -308,5 +308,29 @@ async fn an_e_mail_changed_while_not_let_in_is_found_by_the_next_grant() {
             .emails_of_users()
             .contains(&"new@example.com".to_owned())
     );
+    replica.stop().await;
+}
+
+/// Kisi fails after the former user was left and before the new one is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_moves_the_rights_though_kisi_failed_on_the_way() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    let fault = Fault::Status(500);
+    // As often as a read is repeated.
+    stage.kisi.fail("GET", "/users", 3, fault).await;
+    replica.sync().await;
+    testkit::eventually("the right is the new user's", SOON, async || {
+        let emails = stage.kisi.emails_of_users();
+        if !emails.contains(&"new@example.com".to_owned()) {
+            return false;
+        }
+        let user = stage.kisi.user_of("new@example.com");
+        let rows = stage.kisi.group_rows(GROUP).await;
+        rows.len() == 1 && rows[0]["assignee_id"].as_i64() == Some(user)
+    })
+    .await;
     replica.stop().await;
 }

@@ -113,6 +113,23 @@ pub struct Due {
     pub may_lose: bool,
 }
 
+/// What was told of these is not so any more: the next look at each tells it.
+pub async fn tell_again<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    members: &[String],
+) -> Result<(), DbErr> {
+    for part in members.chunks(500) {
+        Entity::update_many()
+            .col_expr(Column::OthersTold, Expr::value(""))
+            .filter(Column::GymId.eq(gym))
+            .filter(Column::MemberId.is_in(part.iter().cloned()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
 /// Members with work that is due: who is out first, and then the oldest first.
 pub async fn list_due<C: ConnectionTrait>(
     db: &C,
