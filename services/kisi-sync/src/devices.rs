@@ -11,7 +11,7 @@ use contracts::access::v1::{
     Device, DeviceRequest, EnrolDeviceRequest, EnrolDeviceResponse, ListDevicesResponse,
 };
 use contracts::wire;
-use kisi_client::model::{Login, NewDeviceLogin};
+use kisi_client::model::{CreatedLogin, Login, NewDeviceLogin};
 use kisi_client::{HttpKisi, KisiRead, KisiWrite, Lane};
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, TransactionTrait};
 use secrecy::{ExposeSecret, SecretString};
@@ -27,6 +27,9 @@ use crate::unlock::LOGIN_FIELDS;
 
 /// Device logins of one user at Kisi.
 const MOST_LOGINS: usize = 40;
+/// Why no login is made.
+pub const ANOTHER_PERSON: &str =
+    "Kisi knows another person by the member's e-mail: staff must look";
 /// Kisi publishes no limit; nobody's phone is called more.
 const MOST_CHARACTERS: usize = 100;
 
@@ -94,14 +97,26 @@ impl<'a> Phones<'a> {
         let kisi = shared
             .kisi_of(&integration)
             .map_err(|error| refusal::internal(&error))?;
-        Ok(Self {
+        Ok(Self::at(shared, gym, member, user, kisi, actor))
+    }
+
+    /// Of a member whose user at Kisi is known.
+    pub fn at(
+        shared: &'a Shared,
+        gym: &'a str,
+        member: members::Model,
+        user: i64,
+        kisi: HttpKisi,
+        actor: &'a str,
+    ) -> Self {
+        Self {
             shared,
             gym,
             member,
             user,
             kisi,
             actor,
-        })
+        }
     }
 
     /// A login for one phone. Its secret is answered once and kept nowhere.
@@ -109,36 +124,10 @@ impl<'a> Phones<'a> {
         let brand = named("brand", &request.brand)?;
         let model = named("model", &request.model)?;
         let os_name = named("os_name", &request.os_name)?;
-        let person = self
-            .shared
-            .directory
-            .find_person(self.gym, &self.member.member_id)
-            .await
-            .map_err(|_| Status::unavailable("membership-events does not answer; try again"))?
-            .ok_or_else(|| Status::not_found("there is no such member"))?;
-        self.make_room().await?;
-        let login = NewDeviceLogin {
-            email: person.email,
-            device_brand: brand.clone(),
-            device_model: model.clone(),
-            os_name: os_name.clone(),
-        };
-        let sent_at = self.shared.now();
-        let made = self
-            .kisi
-            .create_device_login(Lane::Grant.into(), &login)
-            .await
-            .map_err(refusal::kisi)?;
-        if made.login.user_id.is_some_and(|user| user != self.user) {
-            // The e-mail is another person's at Kisi: that one's phone this is not.
-            self.kisi
-                .delete_login(Lane::Grant.into(), made.login.id)
-                .await
-                .map_err(refusal::kisi)?;
-            return Err(refusal::missing_step(
-                "Kisi knows another person by the member's e-mail: staff must look",
-            ));
-        }
+        let login = self.new_login(&brand, &model, &os_name).await?;
+        let login = login.ok_or_else(|| refusal::missing_step(ANOTHER_PERSON))?;
+        let made = self.make(&login, "device_enrolled", "EnrolDevice").await?;
+        let (made, entry) = made.ok_or_else(|| refusal::missing_step(ANOTHER_PERSON))?;
         let row = devices::Model {
             gym_id: self.gym.to_owned(),
             member_id: self.member.member_id.clone(),
@@ -150,11 +139,6 @@ impl<'a> Phones<'a> {
             is_primary: made.login.primary,
             enrolled_at: self.shared.now(),
         };
-        let entry = self
-            .entry("device_enrolled", "EnrolDevice")
-            .request("POST /logins", &LOGIN_FIELDS)
-            .object(made.login.id)
-            .between(sent_at, self.shared.now());
         let written = async {
             let txn = self.shared.db.begin().await?;
             row.clone()
@@ -178,8 +162,61 @@ impl<'a> Phones<'a> {
         })
     }
 
+    /// What a login of the member's is to be; None where Kisi's user and the member have another e-mail,
+    /// because Kisi takes the e-mail for the person, and somebody else's login opens that one's doors.
+    pub async fn new_login(
+        &self,
+        brand: &str,
+        model: &str,
+        os_name: &str,
+    ) -> Result<Option<NewDeviceLogin>, Status> {
+        let directory = &self.shared.directory;
+        let person = directory.find_person(self.gym, &self.member.member_id);
+        let person = person
+            .await
+            .map_err(|_| Status::unavailable("membership-events does not answer; try again"))?
+            .ok_or_else(|| Status::not_found("there is no such member"))?;
+        let held = self.kisi.find_user(Lane::Grant, self.user).await;
+        let held = held.map_err(refusal::kisi)?;
+        let email = person.email;
+        let is_same = held.is_some_and(|user| user.has_email(&email));
+        Ok(is_same.then(|| NewDeviceLogin {
+            email,
+            device_brand: brand.to_owned(),
+            device_model: model.to_owned(),
+            os_name: os_name.to_owned(),
+        }))
+    }
+
+    /// Makes it, with room for it, and says what is to be logged; None where Kisi made it another
+    /// person's, from whom it is taken back.
+    pub async fn make(
+        &self,
+        login: &NewDeviceLogin,
+        action: &str,
+        call: &str,
+    ) -> Result<Option<(CreatedLogin, Entry)>, Status> {
+        self.make_room(call).await?;
+        let sent_at = self.shared.now();
+        let made = self.kisi.create_device_login(Lane::Grant.into(), login);
+        let made = made.await.map_err(refusal::kisi)?;
+        let entry = self
+            .entry(action, call)
+            .request("POST /logins", &LOGIN_FIELDS)
+            .object(made.login.id)
+            .between(sent_at, self.shared.now());
+        if made.login.user_id.is_none_or(|user| user == self.user) {
+            return Ok(Some((made, entry)));
+        }
+        audit::append_alone(self.shared, self.gym, entry.detail("another_person"))
+            .await
+            .map_err(refusal::store)?;
+        self.withdraw(made.login.id, call).await?;
+        Ok(None)
+    }
+
     /// Forgets phones that Kisi knows no more, and below Kisi's limit leaves room for one.
-    async fn make_room(&self) -> Result<(), Status> {
+    async fn make_room(&self, call: &str) -> Result<(), Status> {
         let at_kisi = self.logins_at_kisi().await?;
         let member = &self.member.member_id;
         let ours = devices::list(&self.shared.db, self.gym, member)
@@ -208,7 +245,7 @@ impl<'a> Phones<'a> {
                 "the member has 40 logins at Kisi, and none that may make room: reset the devices",
             ));
         };
-        self.withdraw(oldest.login_id, "EnrolDevice").await
+        self.withdraw(oldest.login_id, call).await
     }
 
     /// The user's device logins, the one by which the server opens doors included.

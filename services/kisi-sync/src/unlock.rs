@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use contracts::access::v1::{Action, Alert, UnlockRequest, UnlockResponse};
-use kisi_client::model::{self, NewDeviceLogin};
+use kisi_client::model;
 use kisi_client::{HttpKisi, KisiError, KisiWrite, Lane, Pacer};
 use sea_orm::{ActiveValue, EntityTrait, TransactionTrait};
 use secrecy::SecretString;
 use tonic::Status;
 
 use crate::audit::{self, Entry};
+use crate::devices::Phones;
 use crate::sealing::{Purpose, Sealed};
 use crate::shared::Shared;
 use crate::store::members::{self, Cause};
@@ -34,6 +35,7 @@ pub async fn unlock(
     let member = members::find(&shared.db, gym, id)
         .await
         .map_err(refusal::store)?
+        .filter(|member| !member.erased)
         .ok_or_else(|| Status::not_found("there is no such member"))?;
     let attempt = Entry::new("unlocked")
         .about(id)
@@ -45,7 +47,14 @@ pub async fn unlock(
     };
     let secret = match find_login(shared, gym, id, user).await? {
         Some(secret) => secret,
-        None => make_login(shared, &integration, id, user, actor).await?,
+        None => match make_login(shared, &integration, member, user, actor).await? {
+            Some(secret) => secret,
+            None => {
+                let message = "Kisi knows another person by your e-mail: the gym has to look.";
+                let answer = refused("identity_conflict", message, None);
+                return kept(shared, gym, attempt, answer).await;
+            }
+        },
     };
     let door = model::UnlockRequest {
         location: request.location.as_ref().map(|at| model::Location {
@@ -149,58 +158,43 @@ async fn find_login(
         .map_err(|error| refusal::internal(&error))
 }
 
+/// A login of the member's own; None where it would be another person's.
 async fn make_login(
     shared: &Shared,
     integration: &integrations::Model,
-    member: &str,
+    member: members::Model,
     user: i64,
     actor: &str,
-) -> Result<SecretString, Status> {
+) -> Result<Option<SecretString>, Status> {
     let gym = &integration.gym_id;
-    let person = shared.directory.find_person(gym, member).await;
-    let person = person
-        .map_err(|_| Status::unavailable("membership-events does not answer; try again"))?
-        .ok_or_else(|| Status::not_found("there is no such member"))?;
+    let id = member.member_id.clone();
     let kisi = shared
         .kisi_of(integration)
         .map_err(|error| refusal::internal(&error))?;
-    let login = NewDeviceLogin {
-        email: person.email,
-        device_brand: "Gymflow".to_owned(),
-        device_model: "unlock".to_owned(),
-        os_name: "server".to_owned(),
+    // To Kisi it is one more phone.
+    let phones = Phones::at(shared, gym, member, user, kisi, actor);
+    let Some(login) = phones.new_login("Gymflow", "unlock", "server").await? else {
+        return Ok(None);
     };
-    let sent_at = shared.now();
-    let made = kisi.create_device_login(Lane::Grant.into(), &login).await;
-    let made = made.map_err(refusal::kisi)?;
+    let Some((made, entry)) = phones.make(&login, "login_made", "Unlock").await? else {
+        return Ok(None);
+    };
     let sealed = shared
         .sealer
-        .seal(
-            Purpose::MemberLogin,
-            gym,
-            member,
-            &made.secret,
-            rand::random(),
-        )
+        .seal(Purpose::MemberLogin, gym, &id, &made.secret, rand::random())
         .map_err(|error| refusal::internal(&error))?;
     let row = member_logins::ActiveModel {
         gym_id: ActiveValue::Set(gym.clone()),
-        member_id: ActiveValue::Set(member.to_owned()),
+        member_id: ActiveValue::Set(id.clone()),
         kisi_user_id: ActiveValue::Set(user),
         login_id: ActiveValue::Set(made.login.id),
         sealed_secret: ActiveValue::Set(sealed.bytes),
         sealing_key_id: ActiveValue::Set(sealed.key_id),
         created_at: ActiveValue::Set(shared.now()),
     };
-    let entry = Entry::new("login_made")
-        .request("POST /logins", &LOGIN_FIELDS)
-        .object(made.login.id)
-        .about(member)
-        .caused_by(Cause::new("call", "Unlock", Some(actor)))
-        .between(sent_at, shared.now());
     let written = async {
         let txn = shared.db.begin().await?;
-        member_logins::Entity::delete_by_id((gym.clone(), member.to_owned()))
+        member_logins::Entity::delete_by_id((gym.clone(), id))
             .exec(&txn)
             .await?;
         member_logins::Entity::insert(row)
@@ -210,7 +204,7 @@ async fn make_login(
         txn.commit().await
     };
     written.await.map_err(refusal::store)?;
-    Ok(made.secret)
+    Ok(Some(made.secret))
 }
 
 fn explain(error: &KisiError) -> UnlockResponse {

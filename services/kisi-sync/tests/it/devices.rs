@@ -51,6 +51,17 @@ async fn primary(replica: &mut Running, member: &str, device: &str) -> Result<De
         .map_err(|s| s.code())
 }
 
+/// To open the door of [`GROUP`].
+async fn front_door(replica: &mut Running, member: &str) -> UnlockRequest {
+    UnlockRequest {
+        gym_id: GYM.to_owned(),
+        member_id: member.to_owned(),
+        lock_id: replica.integration().await.groups[0].doors[0].lock_id,
+        location: None,
+        proximity_proof: None,
+    }
+}
+
 async fn a_phone_is_enrolled_made_primary_and_reset(on: On) {
     let stage = Stage::set(on).await;
     let mut replica = stage.start().await;
@@ -81,14 +92,7 @@ async fn a_phone_is_enrolled_made_primary_and_reset(on: On) {
     assert_eq!(refused, Err(Code::NotFound));
 
     // What opens doors from the server is no phone, and stays.
-    let door = replica.integration().await.groups[0].doors[0].lock_id;
-    let unlock = UnlockRequest {
-        gym_id: GYM.to_owned(),
-        member_id: "m1".to_owned(),
-        lock_id: door,
-        location: None,
-        proximity_proof: None,
-    };
+    let unlock = front_door(&mut replica, "m1").await;
     replica.client.unlock(unlock.clone()).await.unwrap();
     let left = replica.client.reset_devices(of("m1")).await.unwrap();
     assert!(left.into_inner().devices.is_empty());
@@ -156,6 +160,58 @@ async fn the_forty_first_login_pushes_out_a_phone_of_ours_and_never_the_primary_
         .collect();
     let listed: Vec<String> = shown.into_iter().map(|device| device.device_id).collect();
     assert_eq!(listed, at_kisi);
+
+    // The login that opens doors from the server takes the place of a phone too.
+    let unlock = front_door(&mut replica, "m1").await;
+    assert!(
+        replica
+            .client
+            .unlock(unlock)
+            .await
+            .unwrap()
+            .get_ref()
+            .unlocked
+    );
+    let at_kisi = stage.kisi.logins("m1@example.com");
+    let shown = list(&mut replica, "m1").await;
+    let models: Vec<&str> = shown.iter().map(|device| device.model.as_str()).collect();
+    assert_eq!((at_kisi.len(), models.len()), (40, 39));
+    assert_eq!((models[0], models[1], models[38]), ("P1", "P4", "P41"));
+    for device in shown {
+        assert!(at_kisi.contains(&device.device_id.parse().unwrap()));
+    }
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_login_is_made_for_whoever_a_changed_e_mail_belongs_to() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let before = stage.kisi.logins("owner@example.com");
+    let unlock = front_door(&mut replica, "m1").await;
+    let mut person = stage.directory.get(GYM, "m1");
+    person.email = "owner@example.com".to_owned();
+    stage.directory.insert(person);
+
+    let answer = replica.client.unlock(unlock.clone()).await.unwrap();
+    let alert = answer.into_inner().alert.unwrap();
+    assert_eq!(
+        (alert.code.as_str(), alert.action.unwrap().kind.as_str()),
+        ("identity_conflict", "contact_gym")
+    );
+    let refused = replica.client.enrol_device(phone("m1", "One")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(stage.kisi.logins("owner@example.com"), before);
+    assert!(stage.kisi.writes().await.is_empty());
+
+    // The e-mail is put back, and the door opens as it should.
+    let mut person = stage.directory.get(GYM, "m1");
+    person.email = "m1@example.com".to_owned();
+    stage.directory.insert(person);
+    let answer = replica.client.unlock(unlock).await.unwrap().into_inner();
+    assert!(answer.unlocked, "{answer:?}");
+    assert_eq!(stage.kisi.logins("m1@example.com").len(), 1);
     replica.stop().await;
 }
 
