@@ -136,9 +136,16 @@ impl Faults {
     /// Whether this request has to wait, asked once when it comes.
     pub fn holds_back(&mut self, method: &str, route: &str) -> bool {
         let mut list = self.list.iter_mut();
-        let holds = list.any(|fault| fault.kind == FaultKind::Wait && fault.meets(method, route));
-        self.held_back += u64::from(holds);
-        holds
+        let waits = |fault: &Fault| fault.kind == FaultKind::Wait;
+        let Some(index) = list.position(|fault| waits(fault) && fault.meets(method, route)) else {
+            return false;
+        };
+        let fault = &mut self.list[index];
+        if let Some(count) = &mut fault.count {
+            *count -= 1;
+        }
+        self.held_back += 1;
+        true
     }
 
     /// Whether those that wait still have to.

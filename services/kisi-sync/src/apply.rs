@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kisi_client::{HttpKisi, Lane, Turn};
-use sea_orm::{DbErr, TransactionTrait};
+use sea_orm::TransactionTrait;
 use tokio_util::sync::CancellationToken;
 
 use crate::brake::Brake;
@@ -31,6 +31,7 @@ mod doubts;
 mod everybody;
 mod forget;
 mod grant;
+mod handed_over;
 mod hidden;
 mod look;
 mod pause;
@@ -94,10 +95,20 @@ impl Engine {
             sent_at: 0,
             refused: BTreeSet::new(),
             conflicted: BTreeSet::new(),
+            lease_lost: false,
         };
+        let settled = self.bring_about(&mut attempt).await;
+        if attempt.outcome.requests > 0 && (attempt.lease_lost || !self.lease.is_held()) {
+            self.hand_over(&attempt).await;
+        }
+        settled.map(|()| attempt.outcome)
+    }
+
+    /// Until nothing is left to do, or nothing can be done now; and writes that down.
+    async fn bring_about(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         let trouble = loop {
-            match self.run(&mut attempt).await {
-                Err(Trouble::Superseded) => self.start_over(&mut attempt).await?,
+            match self.run(attempt).await {
+                Err(Trouble::Superseded) => self.start_over(attempt).await?,
                 Err(trouble) => break Some(trouble),
                 Ok(()) => break None,
             }
@@ -112,13 +123,13 @@ impl Engine {
             }
             Some(_) => {
                 // Nothing to tell: what was done is kept, and the intent stays.
-                self.write(&mut attempt).await?;
+                self.write(attempt).await?;
                 return Err(trouble.unwrap_or(Trouble::Superseded));
             }
         }
-        self.finish(&mut attempt).await?;
+        self.finish(attempt).await?;
         match trouble {
-            None | Some(Trouble::Refused { .. }) => Ok(attempt.outcome),
+            None | Some(Trouble::Refused { .. }) => Ok(()),
             Some(trouble) => Err(trouble),
         }
     }
@@ -233,11 +244,15 @@ impl Engine {
         Ok(turn)
     }
 
-    pub(crate) async fn write(&self, attempt: &mut Attempt) -> Result<(), DbErr> {
+    pub(crate) async fn write(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         if attempt.changes.is_empty() {
             return Ok(());
         }
         let txn = self.shared.db.begin().await?;
+        if !self.lease.keep(&txn).await? {
+            attempt.lease_lost = true;
+            return Err(Trouble::NotOwner);
+        }
         let now = self.shared.now();
         record::write(&txn, &attempt.snapshot, &attempt.changes, now).await?;
         record::log(&txn, &self.gym, &attempt.changes, None, now).await?;
@@ -246,7 +261,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn finish(&self, attempt: &mut Attempt) -> Result<(), DbErr> {
+    async fn finish(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         let now = self.shared.now();
         let wanted = attempt.snapshot.wanted(now).unwrap_or_default();
         let open = attempt.snapshot.open_groups();
@@ -259,7 +274,11 @@ impl Engine {
                 .collect();
         }
         let (changes, outcome) = (&attempt.changes, &attempt.outcome);
-        record::settle(&self.shared, &mut attempt.snapshot, changes, outcome).await?;
+        let (shared, lease) = (&self.shared, &self.lease);
+        if !record::settle(shared, lease, &mut attempt.snapshot, changes, outcome).await? {
+            attempt.lease_lost = true;
+            return Err(Trouble::NotOwner);
+        }
         attempt.changes.clear();
         let outcome = &attempt.outcome;
         let changed = outcome.granted + outcome.revoked > 0 && !attempt.background;

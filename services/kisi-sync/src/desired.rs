@@ -8,11 +8,11 @@ use access_domain::ids::GymId;
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, IntoActiveModel, Statement,
-    TransactionTrait,
+    ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, TransactionTrait,
 };
 
 use crate::apply::new_row;
+use crate::hints;
 use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
@@ -137,7 +137,7 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
     };
     match shared.leases.held(&snapshot.integration.lease_key) {
         Some(lease) => intend(&txn, &mut snapshot, lease.epoch(), now).await?,
-        None => notify_owner(&txn, &snapshot).await?,
+        None => hints::give(&txn, &desired.gym, &desired.member).await?,
     }
     txn.commit().await?;
     Ok(Stored::Intent(Box::new(snapshot)))
@@ -186,18 +186,6 @@ async fn intend<C: ConnectionTrait>(
         snapshot.rows.push(row);
     }
     Ok(())
-}
-
-/// The owner hears of it when the transaction commits.
-async fn notify_owner<C: ConnectionTrait>(txn: &C, snapshot: &Snapshot) -> Result<(), DbErr> {
-    if txn.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
-    let member = &snapshot.member;
-    let payload = format!("{} {}", member.gym_id, member.member_id);
-    let sql = "SELECT pg_notify('kisi_sync', $1)";
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [payload.into()]);
-    txn.execute_raw(statement).await.map(drop)
 }
 
 /// A version that nobody got to answer: it changed nothing by itself.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +12,20 @@ use tokio_util::sync::CancellationToken;
 use crate::shared::Shared;
 use crate::worker::Job;
 
-/// The channel that [`crate::desired::store`] notifies.
-pub const CHANNEL: &str = "kisi_sync";
+const CHANNEL: &str = "kisi_sync";
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// The gym's owner hears when the transaction commits that this member has work.
+pub async fn give<C: ConnectionTrait>(txn: &C, gym: &str, member: &str) -> Result<(), DbErr> {
+    if txn.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let payload = format!("{gym} {member}");
+    let sql = "SELECT pg_notify($1, $2)";
+    let values = [CHANNEL.into(), payload.into()];
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+    txn.execute_raw(statement).await.map(drop)
+}
 
 /// Listens until `shutdown`; at once done on SQLite.
 pub async fn listen(shared: Arc<Shared>, url: SecretString, shutdown: CancellationToken) {

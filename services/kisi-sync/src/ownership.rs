@@ -3,8 +3,11 @@
 //! A lease elects and does not exclude: Kisi checks no fencing token. So a holder stops sending
 //! well before its lease ends by its own monotonic clock, a request's time limit is shorter than
 //! that margin, every write is checked against the version it was made for, and a lost answer is
-//! settled by a look. The database's clock decides who may take over, so that replicas need not
-//! agree on the time.
+//! settled by a look. Still, a process may be held between that look at its lease and the socket, and
+//! what it sends when it goes on comes after its successor's. So nothing is written down under a
+//! lease that has changed hands, and whoever finds that out asks the successor to look at that member
+//! again. The database's clock decides who may take over, so that replicas need not agree on the
+//! time.
 //!
 //! Replicas share the leases evenly: each takes free ones up to its share of those there are, gives
 //! back what lies above it when another replica comes, and takes more when one goes. What stays free
@@ -47,6 +50,23 @@ impl LeaseProof {
     /// Whether it holds for at least as long as a request may take.
     pub fn covers(&self, request: Duration) -> bool {
         !self.lost.is_cancelled() && self.left() > request
+    }
+
+    /// Whether it holds now.
+    pub fn is_held(&self) -> bool {
+        self.covers(Duration::ZERO)
+    }
+
+    /// Keeps the lease in the same hands until the transaction ends; false when others have it. It is
+    /// renewed meanwhile: of its row only what others would change is locked.
+    pub async fn keep<C: ConnectionTrait>(&self, txn: &C) -> Result<bool, DbErr> {
+        if txn.get_database_backend() == DbBackend::Sqlite {
+            return Ok(true);
+        }
+        let sql = "SELECT 1 FROM leases WHERE lease_key = $1 AND epoch = $2 FOR KEY SHARE";
+        let values = [self.key.clone().into(), self.epoch.into()];
+        let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
+        Ok(txn.query_one_raw(statement).await?.is_some())
     }
 
     /// Whose lease it is.
@@ -107,9 +127,7 @@ impl Leases {
     /// This replica's proof, if it holds the lease.
     pub fn held(&self, key: &str) -> Option<LeaseProof> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.get(key)
-            .filter(|proof| proof.left() > Duration::ZERO && !proof.lost.is_cancelled())
-            .cloned()
+        held.get(key).filter(|proof| proof.is_held()).cloned()
     }
 
     /// Who works on it; takes the lease when nobody does.
@@ -224,8 +242,10 @@ impl Leases {
             _ => format!("leases.expires_at < {}", self.database_now()),
         };
         let sql = format!(
+            // Who lives is not even waited for.
             "INSERT INTO leases (lease_key, holder, address, epoch, expires_at) \
-             VALUES ($1, $2, $3, 1, {now} + $4) \
+             SELECT $1, $2, $3, 1, {now} + $4 WHERE NOT EXISTS \
+             (SELECT 1 FROM leases WHERE lease_key = $1 AND NOT ({free})) \
              ON CONFLICT (lease_key) DO UPDATE SET holder = excluded.holder, \
              address = excluded.address, epoch = leases.epoch + 1, \
              expires_at = excluded.expires_at WHERE {free} RETURNING epoch",

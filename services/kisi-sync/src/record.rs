@@ -11,6 +11,7 @@ use sea_orm::{
 };
 
 use crate::audit::{self, Entry};
+use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::store::{applied_grants, instant, losses, members, outbox};
@@ -156,10 +157,11 @@ fn left_undone(member: &members::Model, outcome: &Outcome) -> Option<Entry> {
     })
 }
 
-/// The last changes, the member's state and the answer, in one transaction. Answers false when a
-/// newer version has come meanwhile: what was done is recorded, and the intent stays.
+/// The last changes, the member's state and the answer, in one transaction; when a newer version has
+/// come meanwhile, the intent stays. Answers false, and writes nothing, when others have the lease.
 pub async fn settle(
     shared: &Shared,
+    lease: &LeaseProof,
     snapshot: &mut Snapshot,
     changes: &[Change],
     outcome: &Outcome,
@@ -171,6 +173,9 @@ pub async fn settle(
     );
     let version = snapshot.member.version;
     let txn = shared.db.begin().await?;
+    if !lease.keep(&txn).await? {
+        return Ok(false);
+    }
     write(&txn, snapshot, changes, now).await?;
     let Some(held) = members::find_for_update(&txn, &gym, &id).await? else {
         log(&txn, &gym, changes, None, now).await?;
@@ -230,7 +235,7 @@ pub async fn settle(
     if !told {
         shared.outbox.notify_one();
     }
-    Ok(newest)
+    Ok(true)
 }
 
 /// The message of an outcome, with the member's whole applied state.

@@ -93,7 +93,7 @@ pub enum Step {
     Look,
     /// Write down that these are about to be granted.
     Intend(Vec<(i64, Window)>),
-    /// A row that was never sent and is not wanted any more.
+    /// A row that was never sent, and is not wanted any more or has another in its place.
     Forget {
         row: i64,
     },
@@ -169,8 +169,14 @@ impl Situation<'_> {
             return Some(Step::Look);
         }
         let intended = || self.rows.iter().filter(|row| row.state == INTENDED);
+        let stands = |group: i64| {
+            let mut standing = self.rows.iter().filter(|row| row.state == STANDING);
+            standing.any(|row| row.group_id == group && self.is_current(row))
+        };
         let no_use = |row: &&applied_grants::Model| {
-            !self.wanted.contains_key(&row.group_id) || !self.is_current(row)
+            !self.wanted.contains_key(&row.group_id)
+                || !self.is_current(row)
+                || stands(row.group_id)
         };
         if let Some(row) = intended().find(no_use) {
             return Some(Step::Forget { row: row.id });

@@ -25,6 +25,8 @@ pub(crate) struct Attempt {
     /// Groups for which Kisi said "there already" in this attempt.
     pub conflicted: BTreeSet<i64>,
     pub background: bool,
+    /// What was done could not be written down, because others have the lease.
+    pub lease_lost: bool,
 }
 
 impl Attempt {

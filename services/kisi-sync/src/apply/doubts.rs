@@ -10,6 +10,7 @@ use sea_orm::{ActiveValue, ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use super::Engine;
 use crate::snapshot::Snapshot;
 use crate::store::applied_grants;
+use crate::store::members::{self, LEASE_LOST};
 
 /// One gym's.
 #[derive(Debug, Default)]
@@ -78,6 +79,11 @@ impl Engine {
             .await?;
         self.doubts.lock().given.remove(member);
         Ok(true)
+    }
+
+    /// Whether a right of the member's that is gone may have been removed by us.
+    pub(super) fn may_be_taken(&self, member: &members::Model) -> bool {
+        self.doubts.is_taken(&member.member_id) || member.cause().kind == LEASE_LOST
     }
 
     /// Who is let in, and of whom a right may be gone, is looked at before it is relied on.

@@ -170,7 +170,7 @@ impl Engine {
             attempt.outcome.requests += 1;
             let found = self.kisi.find_role_assignment(lane, assignment).await;
             if found.map_err(Trouble::of)?.is_none() {
-                if self.doubts.is_taken(&attempt.snapshot.member.member_id) {
+                if self.may_be_taken(&attempt.snapshot.member) {
                     // It was removed by us, and nobody heard the answer.
                     let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);
                     let gone = gone.group(group).object(assignment).detail("found_gone");

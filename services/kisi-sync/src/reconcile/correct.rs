@@ -27,6 +27,9 @@ impl Pass {
         observed: &Observed,
     ) -> Result<(), ReconcileError> {
         let txn = self.shared.db.begin().await?;
+        if !self.lease.keep(&txn).await? {
+            return Err(ReconcileError::NotOwner);
+        }
         let now = self.shared.now();
         let mut moving = members::moved_since(&txn, &self.gym, self.began).await?;
         if view.integration.synced {

@@ -129,12 +129,16 @@ pub async fn set_person_digest<C: ConnectionTrait>(
 /// What, and who, caused a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, `held_plan`, `kisi_event`, `call`.
+    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, `held_plan`, `kisi_event`, `call`,
+    /// [`LEASE_LOST`].
     pub kind: String,
     pub id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
+
+/// The cause of a look that a replica asked for whose lease was gone when its request ended.
+pub const LEASE_LOST: &str = "lease_lost";
 
 impl Cause {
     pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {

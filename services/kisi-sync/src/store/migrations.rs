@@ -9,6 +9,7 @@ mod audit;
 mod devices;
 mod key_checks;
 mod kisi_events;
+mod lease_epochs;
 mod people;
 mod replicas;
 mod rights;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(key_checks::KeyChecks),
             Box::new(sign_up::SignUp),
             Box::new(rights::Rights),
+            Box::new(lease_epochs::LeaseEpochs),
         ]
     }
 

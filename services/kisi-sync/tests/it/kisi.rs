@@ -32,6 +32,8 @@ pub enum Fault {
     ResetAfterApplying,
     /// Applied, and then no answer until the client gives up.
     HangAfterApplying,
+    /// On its way until the faults are cleared.
+    Wait,
 }
 
 /// A running simulator.
@@ -315,6 +317,7 @@ impl Kisi {
             Fault::Hang => FaultKind::Hang,
             Fault::ResetAfterApplying => FaultKind::ResetAfterApplying,
             Fault::HangAfterApplying => FaultKind::HangAfterApplying,
+            Fault::Wait => FaultKind::Wait,
         };
         self.simulator.shared().lock().faults.add(SimulatorFault {
             method: Some(method.to_owned()),
@@ -338,13 +341,13 @@ impl Kisi {
 
     /// Waits until one more is held back than were before.
     pub async fn one_is_held_back(&self, before: u64) {
-        testkit::eventually("a listing is held back", SOON, async || {
+        testkit::eventually("a request is held back", SOON, async || {
             self.held_back() > before
         })
         .await;
     }
 
-    /// Listings that were made to wait so far.
+    /// Requests that were made to wait so far.
     pub fn held_back(&self) -> u64 {
         self.simulator.shared().lock().faults.held_back()
     }

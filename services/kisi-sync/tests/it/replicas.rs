@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use contracts::access::v1::AccessApplied;
+use futures_util::{FutureExt, Stream, StreamExt};
 use kisi_sync::ownership::Leases;
 
-use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 
 async fn a_kill_between_intent_and_request_loses_nothing(on: On) {
@@ -138,6 +140,96 @@ async fn a_replica_stopped_past_its_lease_does_no_harm_when_it_wakes() {
     // Both agree, whichever is asked.
     assert!(first.running.sync().await.in_sync);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    first.kill().await;
+    second.kill().await;
+}
+
+/// The first of two replicas is held still with a request on its way, and the second has settled the
+/// member another way by the time that Kisi hears of it.
+async fn a_request_comes_after_its_lease(
+    method: &str,
+    route: &str,
+    then: &[&str],
+    wanted: &[&str],
+) -> (Stage, Process, Process) {
+    let stage = Stage::set(On::Postgres).await;
+    // However busy the machine is, the request is still on its way when its sender is held.
+    let flags = [
+        ("lease-ttl", "12s"),
+        ("lease-renew-every", "1s"),
+        ("kisi-request-timeout", "8s"),
+    ];
+    let mut first = stage.spawn(&flags).await;
+    let second = stage.spawn(&flags).await;
+    stage.in_sync(&mut first.running, 2).await;
+    if !then.is_empty() {
+        stage.directory.decide(GYM, "m1", 2, &[]).await;
+        stage.answer("m1", |answer| answer.version == 2).await;
+    }
+    stage.kisi.fail(method, route, 1, Fault::Wait).await;
+    stage.directory.decide(GYM, "m1", 3, then).await;
+    stage.kisi.one_is_held_back(0).await;
+    first.freeze();
+    stage.directory.decide(GYM, "m1", 4, wanted).await;
+    let settled = |answer: &AccessApplied| answer.version == 4 && answer.failure.is_none();
+    let within = Duration::from_secs(60);
+    stage.answer_within(within, "m1", settled).await;
+    stage.kisi.clear_faults();
+    testkit::eventually("Kisi hears of it", SOON, async || {
+        let requests = stage.kisi.writes().await;
+        requests.iter().any(|request| request.starts_with(method))
+    })
+    .await;
+    (stage, first, second)
+}
+
+/// The version that the successor has answered stays the last one.
+async fn nothing_older_was_told(answers: &mut (impl Stream<Item = AccessApplied> + Unpin)) {
+    let mut told = 0;
+    while let Some(Some(answer)) = answers.next().now_or_never() {
+        assert_eq!(answer.version, 4, "{answer:?}");
+        told += 1;
+    }
+    assert!(told > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_a_late_request_took_is_given_again_without_a_pass() {
+    let route = "/role_assignments/{id}";
+    let (stage, first, second) =
+        a_request_comes_after_its_lease("DELETE", route, &[], &[PLAN]).await;
+    // The tables say that it stands.
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    let mut answers = stage.answers("m1").await;
+    first.thaw();
+    testkit::eventually("m1 is let in again", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 2
+    })
+    .await;
+    let told = |answer: &AccessApplied| answer.version == 4 && answer.outcome == "granted";
+    stage.answer("m1", told).await;
+    nothing_older_was_told(&mut answers).await;
+    first.kill().await;
+    second.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_a_late_request_gave_is_taken_back_without_a_pass() {
+    let (stage, first, second) =
+        a_request_comes_after_its_lease("POST", "/role_assignments", &[PLAN], &[]).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    let mut answers = stage.answers("m1").await;
+    first.thaw();
+    testkit::eventually("m1 is out again", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 1
+    })
+    .await;
+    // Found, and taken back.
+    let told = |answer: &AccessApplied| {
+        answer.version == 4 && answer.outcome != "unchanged" && answer.grants.is_empty()
+    };
+    stage.answer("m1", told).await;
+    nothing_older_was_told(&mut answers).await;
     first.kill().await;
     second.kill().await;
 }

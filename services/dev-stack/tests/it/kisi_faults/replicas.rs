@@ -55,13 +55,11 @@ impl Pace {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of make soak: what is under way when a replica stops may wait for a pass"]
 async fn two_replicas_that_die_stop_and_stand_still_keep_the_doors_right() {
     replicas(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a part of make soak: what is under way when a replica stops may wait for a pass"]
 async fn three_replicas_that_die_stop_and_stand_still_keep_the_doors_right() {
     replicas(3).await;
 }
