@@ -4,6 +4,7 @@
 //! resulting [`Caller`] is a value that handlers ask. No token or a bad one is 401
 //! (`UNAUTHENTICATED`), a good one for somebody else's data 403 (`PERMISSION_DENIED`).
 
+mod checked;
 pub mod grpc;
 pub mod http;
 mod key_set;

@@ -3,6 +3,8 @@
 //! Only signatures with a public key are accepted (EdDSA, RS256, ES256), and each key only for its
 //! own algorithm, so that no token can choose to be checked in another way. Keys we cannot use are
 //! passed over: an issuer may publish others too.
+//!
+//! What was checked with a set of keys is remembered with it, and forgotten with it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
+
+use super::checked::Checked;
 
 /// Where the JWKS is.
 #[derive(Debug, Clone)]
@@ -28,12 +32,20 @@ impl Source {
         }
     }
 
-    pub(super) async fn load(&self) -> Result<Vec<Key>, KeySetError> {
+    /// The keys as they are now; `None` where nothing differs from `held`.
+    pub(super) async fn load(&self, held: &KeySet) -> Result<Option<KeySet>, KeySetError> {
         let text = match self {
             Self::File(path) => tokio::fs::read(path).await.map_err(KeySetError::File)?,
             Self::Url(url) => fetch(url).await.map_err(KeySetError::Url)?,
         };
-        parse(&text)
+        if text == held.text {
+            return Ok(None);
+        }
+        Ok(Some(KeySet {
+            keys: parse(&text)?,
+            checked: Checked::default(),
+            text,
+        }))
     }
 }
 
@@ -52,6 +64,15 @@ pub enum KeySetError {
     /// It holds no key that can be used.
     #[error("it holds no EdDSA, RS256 or ES256 key")]
     NoUsableKey,
+}
+
+/// Keys, and what was checked with them.
+#[derive(Default)]
+pub(super) struct KeySet {
+    pub(super) keys: Vec<Key>,
+    pub(super) checked: Checked,
+    /// The JWKS they are from.
+    text: Vec<u8>,
 }
 
 /// One public key with the one algorithm it is for.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use clap::Args;
 use jsonwebtoken::Validation;
-use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::key_set::{Key, KeySetError, Source};
+use super::checked::Claims;
+use super::key_set::{KeySet, KeySetError, Source};
 use super::{Caller, IdentityError, Role, is_id, is_printable};
 use crate::clock::Clock;
 use crate::lifecycle::chain;
@@ -52,23 +52,10 @@ pub struct Verifier(Arc<Inner>);
 
 struct Inner {
     source: Source,
-    keys: ArcSwap<Vec<Key>>,
+    keys: ArcSwap<KeySet>,
     validation: Validation,
     clock: Arc<dyn Clock>,
     last_reload: Mutex<Instant>,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    role: String,
-    sub: String,
-    exp: i64,
-    #[serde(default)]
-    nbf: Option<i64>,
-    #[serde(default)]
-    gym: Option<String>,
-    #[serde(default)]
-    scope: Option<String>,
 }
 
 impl Verifier {
@@ -81,14 +68,15 @@ impl Verifier {
         shutdown: CancellationToken,
     ) -> Result<Self, VerifierError> {
         let source = Source::parse(&settings.jwt_jwks);
-        let keys = match source.load().await {
-            Ok(keys) => keys,
+        let none = KeySet::default();
+        let keys = match source.load(&none).await {
+            Ok(keys) => keys.unwrap_or(none),
             Err(error) if matches!(source, Source::File(_)) => {
                 return Err(VerifierError::Keys(error));
             }
             Err(error) => {
                 warn!("No keys to check tokens with yet: {}", chain(&error));
-                Vec::new()
+                none
             }
         };
         let mut validation = Validation::default();
@@ -121,13 +109,28 @@ impl Verifier {
     }
 
     fn verify_now(&self, token: &str) -> Result<Caller, Refusal> {
+        let set = self.0.keys.load();
+        // Checked with these very keys, byte by byte the same. Its times are looked at each time.
+        let claims = match set.checked.find(token) {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.check(token, &set)?);
+                set.checked.remember(token, Arc::clone(&claims));
+                claims
+            }
+        };
+        self.caller(&claims)
+    }
+
+    /// Signature, issuer and audience.
+    fn check(&self, token: &str, set: &KeySet) -> Result<Claims, Refusal> {
         let header = jsonwebtoken::decode_header(token)
             .map_err(|_| Refusal::Bad("the token is malformed"))?;
-        let keys = self.0.keys.load();
-        if keys.is_empty() {
+        if set.keys.is_empty() {
             return Err(Refusal::NoKeys);
         }
-        let mut fitting = keys
+        let mut fitting = set
+            .keys
             .iter()
             .filter(|key| key.algorithm == header.alg)
             .filter(|key| header.kid.is_none() || key.id == header.kid)
@@ -140,14 +143,14 @@ impl Verifier {
         let mut refusal = Refusal::UnknownKey;
         for key in fitting {
             match jsonwebtoken::decode::<Claims>(token, &key.key, &validation) {
-                Ok(data) => return self.caller(data.claims),
+                Ok(data) => return Ok(data.claims),
                 Err(error) => refusal = explain(&error),
             }
         }
         Err(refusal)
     }
 
-    fn caller(&self, claims: Claims) -> Result<Caller, Refusal> {
+    fn caller(&self, claims: &Claims) -> Result<Caller, Refusal> {
         let now = self.0.clock.now().as_second();
         if claims.exp.saturating_add(LEEWAY_SECONDS) <= now {
             return Err(Refusal::Bad("the token has expired"));
@@ -167,17 +170,17 @@ impl Verifier {
         if !is_printable(&claims.sub) || (role == Role::Member && !is_id(&claims.sub)) {
             return Err(Refusal::Bad("the token's sub is malformed"));
         }
-        let gym = claims.gym.filter(|_| role != Role::Service);
+        let gym = claims.gym.clone().filter(|_| role != Role::Service);
         if role != Role::Service && !gym.as_deref().is_some_and(is_id) {
             return Err(Refusal::Bad("the token's gym is missing or malformed"));
         }
-        let scopes = match (role, claims.scope) {
+        let scopes = match (role, &claims.scope) {
             (Role::Staff, Some(scope)) => scope.split_whitespace().map(str::to_owned).collect(),
             _ => Default::default(),
         };
         Ok(Caller {
             role,
-            sub: claims.sub,
+            sub: claims.sub.clone(),
             gym,
             scopes,
             on_behalf_of: None,
@@ -200,7 +203,7 @@ impl Verifier {
 
     /// Without keys we look for some more often.
     fn patience(&self) -> Duration {
-        if self.0.keys.load().is_empty() {
+        if self.0.keys.load().keys.is_empty() {
             RELOAD_AT_MOST_EVERY
         } else {
             Duration::MAX
@@ -214,8 +217,9 @@ impl Verifier {
             return;
         }
         *last = Instant::now();
-        match self.0.source.load().await {
-            Ok(keys) => self.0.keys.store(Arc::new(keys)),
+        match self.0.source.load(&self.0.keys.load_full()).await {
+            Ok(Some(keys)) => self.0.keys.store(Arc::new(keys)),
+            Ok(None) => {}
             Err(error) => warn!("The keys of tokens were not reloaded: {}", chain(&error)),
         }
     }
@@ -252,4 +256,37 @@ fn explain(error: &jsonwebtoken::errors::Error) -> Refusal {
         ErrorKind::MissingRequiredClaim(_) => "the token lacks a claim",
         _ => "the token is malformed",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::TokenIssuer;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[tokio::test]
+    async fn good_tokens_alone_are_remembered_and_with_their_keys_alone() {
+        let (issuer, other) = (TokenIssuer::new(), TokenIssuer::new());
+        let (issuer, other) = (issuer.expect("keys"), other.expect("keys"));
+        let settings = IdentitySettings {
+            jwt_jwks: issuer.jwks_path().display().to_string(),
+            jwt_issuer: issuer.issuer().to_owned(),
+            jwt_audience: issuer.audience().to_owned(),
+        };
+        let verifier =
+            Verifier::start(&settings, Arc::new(SystemClock), CancellationToken::new()).await;
+        let verifier = verifier.expect("a verifier");
+        let (good, bad) = (issuer.service("crm"), other.service("crm"));
+        let is_known = |token: &str| verifier.0.keys.load().checked.find(token).is_some();
+        assert!(verifier.verify(&good).await.is_ok());
+        assert!(verifier.verify(&bad).await.is_err());
+        assert!(is_known(&good) && !is_known(&bad));
+
+        verifier.reload_if_due(Duration::ZERO).await;
+        assert!(is_known(&good), "the keys are the same");
+        std::fs::copy(other.jwks_path(), issuer.jwks_path()).expect("a copy");
+        verifier.reload_if_due(Duration::ZERO).await;
+        assert!(!is_known(&good));
+    }
 }

@@ -153,6 +153,29 @@ async fn a_token_ends_by_the_clock_with_a_little_leeway() {
 }
 
 #[tokio::test]
+async fn a_token_begins_by_the_clock_however_often_it_was_good() {
+    let issuer = TokenIssuer::new().unwrap();
+    let clock = ManualClock::at(SystemClock.now());
+    let verifier = Verifier::start(
+        &identity_settings(&issuer),
+        Arc::new(clock.clone()),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap();
+    let mut claims = claims("member", "m_1", Some("demo"), None);
+    claims["nbf"] = json!(clock.now().as_second());
+    let token = issuer.sign(&claims);
+    let caller = verifier.verify(&token).await.unwrap();
+    assert_eq!(verifier.verify(&token).await, Ok(caller));
+    clock.set(Timestamp::UNIX_EPOCH);
+    assert_eq!(
+        verifier.verify(&token).await,
+        Err(IdentityError::Unauthenticated("the token is not valid yet"))
+    );
+}
+
+#[tokio::test]
 async fn a_missing_key_file_stops_the_start_and_is_named() {
     let issuer = TokenIssuer::new().unwrap();
     let mut settings = identity_settings(&issuer);
@@ -182,6 +205,82 @@ async fn rotated_keys_are_picked_up_and_a_withdrawn_one_stops_counting() {
         },
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_ends_with_its_key() {
+    // Another key under the same id.
+    let (old, new) = (TokenIssuer::new().unwrap(), TokenIssuer::new().unwrap());
+    let verifier = verifier(&old).await;
+    let (token, of_new) = (old.member("demo", "m_1"), new.member("demo", "m_1"));
+    for _ in 0..2 {
+        assert!(verifier.verify(&token).await.is_ok());
+        assert!(verifier.verify(&of_new).await.is_err());
+    }
+    std::fs::copy(new.jwks_path(), old.jwks_path()).unwrap();
+    eventually("the new key counts", Duration::from_secs(15), async || {
+        verifier.verify(&of_new).await.is_ok()
+    })
+    .await;
+    assert_eq!(
+        verifier.verify(&token).await,
+        Err(IdentityError::Unauthenticated(
+            "the token's signature is wrong"
+        ))
+    );
+}
+
+#[tokio::test]
+async fn no_other_token_passes_for_one_that_was_good() {
+    let (issuer, forger) = (TokenIssuer::new().unwrap(), TokenIssuer::new().unwrap());
+    let verifier = verifier(&issuer).await;
+    let good = claims("staff", "u_1", Some("demo"), Some("read"));
+    let token = issuer.sign(&good);
+    let caller = verifier.verify(&token).await.unwrap();
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let others = |scope: &str| {
+        let mut claims = good.clone();
+        claims["scope"] = json!(scope);
+        claims
+    };
+    let forged = forger.sign(&good);
+    let more = issuer.sign(&others("read override"));
+    let (more_signed, more_signature) = more.rsplit_once('.').unwrap();
+    let mut elsewhere = good.clone();
+    elsewhere["aud"] = json!("shop");
+    for (what, other) in [
+        ("signed by another", forged.clone()),
+        (
+            "with the signature of another",
+            format!("{signed}.{}", forged.rsplit_once('.').unwrap().1),
+        ),
+        (
+            "with the signature of other claims",
+            format!("{signed}.{more_signature}"),
+        ),
+        (
+            "with more scopes and the same signature",
+            format!("{more_signed}.{signature}"),
+        ),
+        ("without a signature", format!("{signed}.")),
+        (
+            "with a part of the signature",
+            token[..token.len() - 4].to_owned(),
+        ),
+        ("for another audience", issuer.sign(&elsewhere)),
+    ] {
+        for time in ["once", "twice"] {
+            let answer = verifier.verify(&other).await;
+            assert!(
+                matches!(answer, Err(IdentityError::Unauthenticated(_))),
+                "{what}, {time}: {answer:?}"
+            );
+        }
+        assert_eq!(verifier.verify(&token).await.as_ref(), Ok(&caller));
+    }
+    assert!(caller.require_scope("demo", "override").is_err());
+    let more = verifier.verify(&more).await.unwrap();
+    assert!(more.require_scope("demo", "override").is_ok());
 }
 
 #[tokio::test]
