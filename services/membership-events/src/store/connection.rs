@@ -11,8 +11,8 @@ use clap::Args;
 use sea_orm::sqlx::postgres::PgConnectOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    DbBackend, IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::MigratorTrait;
 use service_runtime::settings;
@@ -22,6 +22,9 @@ use super::{Step, StoreError};
 
 /// After this long without use a PostgreSQL connection is asked whether it still lives.
 const IDLE: Duration = Duration::from_secs(30);
+/// A replica that stands still in the middle of a transaction keeps its rows from all others.
+/// PostgreSQL ends such a transaction; a live one never waits so long for its next statement.
+const STANDS_STILL: (&str, &str) = ("idle_in_transaction_session_timeout", "5s");
 
 /// Where the tables are.
 #[derive(Clone, Args)]
@@ -104,7 +107,10 @@ impl Store {
                 .statement_timeout(timeout)
                 // Once per connection rather than once per transaction: no round trip of its own.
                 .map_sqlx_postgres_opts(|options: PgConnectOptions| {
-                    options.options([("default_transaction_isolation", "read committed")])
+                    options.options([
+                        ("default_transaction_isolation", "read committed"),
+                        STANDS_STILL,
+                    ])
                 })
                 .set_application_name("membership-events");
         }
@@ -119,12 +125,12 @@ impl Store {
         if self.is_postgres() {
             // Held to the end of the transaction, so that only one replica migrates at a time.
             let guard = self.database.begin().await.step("migrating")?;
-            sea_orm::ConnectionTrait::execute_unprepared(
-                &guard,
-                "select pg_advisory_xact_lock(7301145)",
-            )
-            .await
-            .step("migrating")?;
+            // It only waits.
+            let wait = format!("set local {} = 0", STANDS_STILL.0);
+            for statement in [wait.as_str(), "select pg_advisory_xact_lock(7301145)"] {
+                let run = guard.execute_unprepared(statement);
+                run.await.step("migrating")?;
+            }
             Migrator::up(&self.database, None).await.step("migrating")?;
             return guard.commit().await.step("migrating");
         }

@@ -6,7 +6,7 @@ use clap::Parser;
 use membership_events::config::Config;
 use membership_events::store::{DatabaseSettings, Store};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, Statement};
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
 
 fn settings(url: &str) -> DatabaseSettings {
     DatabaseSettings {
@@ -83,6 +83,27 @@ async fn a_statement_that_takes_too_long_is_cut_off() {
     );
     let write = snapshot.execute_unprepared("delete from outbox").await;
     write.expect_err("it only reads");
+}
+
+#[tokio::test]
+async fn a_transaction_that_stands_still_keeps_its_rows_from_others_for_seconds_only() {
+    let database = TestDatabase::create().await.expect("a database");
+    let (still, other) = (settings(database.url()), settings(database.url()));
+    let still = Store::open(&still).await.expect("opened");
+    let other = Store::open(&other).await.expect("opened");
+    let gym = "insert into gyms (gym_id, name, time_zone, overdue_grace, overdue_scope,
+        source_version) values ('iron', '', 'UTC', 0, '', 1)";
+    other.reads().execute_unprepared(gym).await.expect("a gym");
+    let write = "update gyms set name = 'Iron' where gym_id = 'iron'";
+    let held = still.begin().await.expect("a transaction");
+    held.execute_unprepared(write).await.expect("written");
+    let waiting = other.reads().execute_unprepared(write).await;
+    waiting.expect_err("the row is held");
+    let free = async || other.reads().execute_unprepared(write).await.is_ok();
+    eventually("the row is free", Duration::from_secs(15), free).await;
+    held.commit().await.expect_err("it was ended");
+    let again = still.begin().await.expect("another connection");
+    again.execute_unprepared(write).await.expect("written");
 }
 
 #[tokio::test]
