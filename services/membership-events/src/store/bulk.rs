@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 
 use super::entity::memberships;
 use super::keys::{MemberKey, MembershipKey};
-use super::{PORTION, Step, StoreError, columns, filled, in_list, inserted, placeholders, tuples};
+use super::{Step, StoreError, columns, in_list, placeholders, portions};
 
 pub use claimable::{Wanted, list_claimable};
 
@@ -87,7 +87,8 @@ pub async fn put_people(
             ]
         })
         .collect();
-    for (rows, values) in inserted(&rows) {
+    for some in portions(db.get_database_backend(), rows) {
+        let rows = some.inserted();
         let sql = format!(
             "insert into members (gym_id, member_id, email, name, source_version, version,
                  overrides, erased)
@@ -95,7 +96,7 @@ pub async fn put_people(
              on conflict (gym_id, member_id) do update set email = excluded.email,
                  name = excluded.name, source_version = excluded.source_version"
         );
-        run(db, sql, values, "writing members").await?;
+        run(db, sql, some.values, "writing members").await?;
     }
     Ok(())
 }
@@ -120,14 +121,14 @@ pub async fn put_overrides(
         .iter()
         .map(|(member, json)| [Value::from(member.as_str()), json.as_str().into()])
         .collect();
-    for rows in rows.chunks(PORTION) {
-        let (length, values) = filled(rows);
+    for mut some in portions(db.get_database_backend(), rows) {
+        let its_gym = some.add(gym.as_str());
         let sql = format!(
             "update members set overrides = v.column2 from (values {}) as v
-             where gym_id = $1 and member_id = v.column1",
-            tuples(2, 2, length)
+             where gym_id = {its_gym} and member_id = v.column1",
+            some.tuples
         );
-        run(db, sql, of_gym(gym, values), "writing overrides").await?;
+        run(db, sql, some.values, "writing overrides").await?;
     }
     Ok(())
 }
@@ -165,7 +166,8 @@ pub async fn put_memberships(
     rows: &[memberships::Model],
 ) -> Result<(), StoreError> {
     let rows: Vec<_> = rows.iter().cloned().map(values_of).collect();
-    for (rows, values) in inserted(&rows) {
+    for some in portions(db.get_database_backend(), rows) {
+        let rows = some.inserted();
         let sql = format!(
             "insert into memberships (gym_id, membership_id, plan_id, holders, payer_member_id,
                  starts_on, ends_on, next_plan_id, next_plan_from, cancelled_at, cancel_ends_on,
@@ -188,7 +190,7 @@ pub async fn put_memberships(
                  billing_mandate = excluded.billing_mandate,
                  source_version = excluded.source_version, written_at = excluded.written_at"
         );
-        run(db, sql, values, "writing memberships").await?;
+        run(db, sql, some.values, "writing memberships").await?;
     }
     Ok(())
 }
@@ -279,10 +281,11 @@ pub async fn replace_people(
             ]
         })
         .collect();
-    for (rows, values) in inserted(&rows) {
+    for some in portions(db.get_database_backend(), rows) {
+        let rows = some.inserted();
         let sql =
             format!("insert into membership_people (gym_id, membership_id, member_id) {rows}");
-        run(db, sql, values, STEP).await?;
+        run(db, sql, some.values, STEP).await?;
     }
     Ok(())
 }
@@ -332,7 +335,8 @@ pub async fn replace_references(
             ]
         })
         .collect();
-    for (rows, values) in inserted(&rows) {
+    for some in portions(db.get_database_backend(), rows) {
+        let rows = some.inserted();
         let sql = format!(
             "insert into billing_references (gym_id, provider, account, kind, reference,
                  membership_id, is_current)
@@ -340,7 +344,7 @@ pub async fn replace_references(
              on conflict (provider, account, kind, reference, gym_id, membership_id)
                  do update set is_current = true"
         );
-        run(db, sql, values, STEP).await?;
+        run(db, sql, some.values, STEP).await?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Val
 use serde::Deserialize;
 
 use super::keys::{GymKey, MemberKey};
-use super::{PORTION, Step, StoreError, filled, micros, placeholders, tuples};
+use super::{PORTION, Step, StoreError, in_list, micros, portions};
 
 /// A decision about a member.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -61,12 +61,11 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
         DbBackend::Postgres => "for update of o",
         _ => "",
     };
-    for some in acked.chunks(PORTION) {
-        let rows: Vec<_> = some
-            .iter()
-            .map(|row| [Value::from(row.seq), row.decided_at.into()])
-            .collect();
-        let (length, values) = filled(&rows);
+    let rows = acked
+        .iter()
+        .map(|row| [Value::from(row.seq), row.decided_at.into()])
+        .collect();
+    for some in portions(backend, rows) {
         let sql = format!(
             "insert into decision_history (gym_id, member_id, decided_at, version, payload)
              select o.gym_id, o.member_id, v.column2, o.version, o.payload
@@ -74,17 +73,15 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
              where o.seq = v.column1
              order by o.seq {lock}
              on conflict do nothing",
-            tuples(1, 2, length)
+            some.tuples
         );
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, some.values))
             .await
             .step("keeping decisions")?;
-        let rows: Vec<_> = some.iter().map(|row| [Value::from(row.seq)]).collect();
-        let (length, values) = filled(&rows);
-        let sql = format!(
-            "delete from outbox where seq in ({})",
-            placeholders(1, length)
-        );
+    }
+    for some in acked.chunks(PORTION) {
+        let (list, values) = in_list(1, some.iter().map(|row| row.seq));
+        let sql = format!("delete from outbox where seq in ({list})");
         db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
             .await
             .step("removing outbox rows")?;
@@ -92,29 +89,31 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
     Ok(())
 }
 
-/// Adds rows that are not there yet; at most a thousand.
-pub(super) async fn insert(db: &impl ConnectionTrait, rows: &[Decided]) -> Result<(), DbErr> {
-    let sql = format!(
-        "insert into decision_history (gym_id, member_id, decided_at, version, payload)
-         values {} on conflict do nothing",
-        tuples(1, 5, rows.len())
-    );
-    let values = rows.iter().flat_map(|row| {
-        [
-            Value::from(row.gym_id.clone()),
-            row.member_id.clone().into(),
-            row.decided_at.into(),
-            row.version.into(),
-            row.payload.clone().into(),
-        ]
-    });
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .map(drop)
+/// Adds rows that are not there yet.
+pub(super) async fn insert(db: &impl ConnectionTrait, rows: Vec<Decided>) -> Result<(), DbErr> {
+    let rows = rows
+        .into_iter()
+        .map(|row| {
+            [
+                Value::from(row.gym_id),
+                row.member_id.into(),
+                row.decided_at.into(),
+                row.version.into(),
+                row.payload.into(),
+            ]
+        })
+        .collect();
+    let backend = db.get_database_backend();
+    for some in portions(backend, rows) {
+        let sql = format!(
+            "insert into decision_history (gym_id, member_id, decided_at, version, payload)
+             {} on conflict do nothing",
+            some.inserted()
+        );
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, some.values))
+            .await?;
+    }
+    Ok(())
 }
 
 /// The newest decision made about a member by `at` (microseconds) and those before it, newest
@@ -252,32 +251,32 @@ pub async fn list_places(
 
 /// Removes what these decisions replaced: the older versions of the same members. Answers how many.
 pub async fn remove_replaced(db: &impl ConnectionTrait, by: &[Place]) -> Result<u64, StoreError> {
-    if by.is_empty() {
-        return Ok(0);
+    let rows = by
+        .iter()
+        .map(|place| {
+            [
+                Value::from(place.gym_id.clone()),
+                place.member_id.clone().into(),
+                place.version.into(),
+            ]
+        })
+        .collect();
+    let (backend, mut removed) = (db.get_database_backend(), 0);
+    for some in portions(backend, rows) {
+        let sql = format!(
+            "delete from decision_history where (gym_id, member_id, decided_at, version) in (
+                 select h.gym_id, h.member_id, h.decided_at, h.version
+                 from (values {}) as v, decision_history h
+                 where h.gym_id = v.column1 and h.member_id = v.column2 and h.version < v.column3)",
+            some.tuples
+        );
+        let done = db
+            .execute_raw(Statement::from_sql_and_values(backend, sql, some.values))
+            .await
+            .step("removing old decisions")?;
+        removed += done.rows_affected();
     }
-    let sql = format!(
-        "delete from decision_history where (gym_id, member_id, decided_at, version) in (
-             select h.gym_id, h.member_id, h.decided_at, h.version
-             from (values {}) as v, decision_history h
-             where h.gym_id = v.column1 and h.member_id = v.column2 and h.version < v.column3)",
-        tuples(1, 3, by.len())
-    );
-    let values = by.iter().flat_map(|place| {
-        [
-            Value::from(place.gym_id.clone()),
-            place.member_id.clone().into(),
-            place.version.into(),
-        ]
-    });
-    let removed = db
-        .execute_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await
-        .step("removing old decisions")?;
-    Ok(removed.rows_affected())
+    Ok(removed)
 }
 
 /// Removes all that was decided about an erased member before the tombstone, which has no more

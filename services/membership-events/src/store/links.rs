@@ -11,7 +11,7 @@ use sea_orm::{
 use super::billing::Keys;
 use super::entity::{billing_links, gym_accounts};
 use super::keys::{GymKey, MembershipKey};
-use super::{Step, StoreError, filled, in_list, inserted, tuples};
+use super::{Step, StoreError, in_list, portions};
 
 /// A membership in its gym.
 pub type Pair = (GymKey, MembershipKey);
@@ -99,7 +99,6 @@ pub async fn list_candidates_of_each(
             ]
         })
         .collect();
-    let (length, values) = filled(&rows);
     let each = |select: &str, from: &str| match db.get_database_backend() {
         // Event by event, by the index: as one join PostgreSQL reads all that is known of an
         // account, as long as it has not counted how much that is.
@@ -129,26 +128,31 @@ pub async fn list_candidates_of_each(
         "gym_accounts a join memberships m on m.gym_id = a.gym_id
          where a.provider = v.provider and a.account = v.account and m.membership_id = v.named",
     );
-    let sql = format!(
-        "with v (item, provider, account, subscription, customer, mandate, named) as (values {})
-         {} union all {} union all {} union all {named}",
-        tuples(1, 7, length),
+    let (by_subscription, by_customer, by_mandate) = (
         known_by("subscription"),
         known_by("customer"),
-        known_by("mandate")
+        known_by("mandate"),
     );
-    let rows = OfItem::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(db)
-    .await
-    .step("looking for billing events' memberships")?;
     let mut by_item: BTreeMap<usize, Vec<Candidate>> = BTreeMap::new();
-    for row in rows {
-        let item = usize::try_from(row.item).unwrap_or(usize::MAX);
-        by_item.entry(item).or_default().push(row.candidate);
+    for some in portions(db.get_database_backend(), rows) {
+        let sql = format!(
+            "with v (item, provider, account, subscription, customer, mandate, named)
+                 as (values {})
+             {by_subscription} union all {by_customer} union all {by_mandate} union all {named}",
+            some.tuples
+        );
+        let rows = OfItem::find_by_statement(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            some.values,
+        ))
+        .all(db)
+        .await
+        .step("looking for billing events' memberships")?;
+        for row in rows {
+            let item = usize::try_from(row.item).unwrap_or(usize::MAX);
+            by_item.entry(item).or_default().push(row.candidate);
+        }
     }
     Ok(by_item)
 }
@@ -170,7 +174,8 @@ pub async fn link_each(
             ]
         })
         .collect();
-    for (rows, values) in inserted(&rows) {
+    for some in portions(db.get_database_backend(), rows) {
+        let rows = some.inserted();
         let sql = format!(
             "insert into billing_links (provider, account, event_id, gym_id, membership_id)
              {rows} on conflict do nothing"
@@ -178,7 +183,7 @@ pub async fn link_each(
         db.execute_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
-            values,
+            some.values,
         ))
         .await
         .step("linking billing events")?;

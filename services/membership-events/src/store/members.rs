@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::entity::members;
 use super::keys::{GymKey, MemberKey};
-use super::{PORTION, Step, StoreError, among, columns, filled, in_list, micros, tuples};
+use super::{Step, StoreError, among, columns, in_list, micros, portions};
 
 /// The person's row.
 pub async fn find(
@@ -169,24 +169,24 @@ pub async fn put_decisions(
             ]
         })
         .collect();
-    for rows in rows.chunks(PORTION) {
-        let (length, values) = filled(rows);
-        let sql = if length == 1 {
-            "update members set version = $3, state = $4, changes_at = $5
-             where gym_id = $1 and member_id = $2"
+    for mut some in portions(db.get_database_backend(), rows) {
+        let is_one = some.values.len() == 4;
+        let its_gym = some.add(gym.as_str());
+        let sql = if is_one {
+            "update members set version = $2, state = $3, changes_at = $4
+             where gym_id = $5 and member_id = $1"
                 .to_owned()
         } else {
             format!(
                 "update members set version = v.column2, state = v.column3, changes_at = v.column4
-                 from (values {}) as v where gym_id = $1 and member_id = v.column1",
-                tuples(2, 4, length)
+                 from (values {}) as v where gym_id = {its_gym} and member_id = v.column1",
+                some.tuples
             )
         };
-        let values = std::iter::once(gym.as_str().into()).chain(values);
         db.execute_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
-            values,
+            some.values,
         ))
         .await
         .step("keeping decisions")?;

@@ -16,7 +16,7 @@ use sea_orm::{
 
 use super::entity::outbox;
 use super::keys::{GymKey, MemberKey};
-use super::{PORTION, Step, StoreError, filled, tuples};
+use super::{PORTION, Step, StoreError, portions};
 
 /// A row to write.
 #[derive(Debug, Clone)]
@@ -74,9 +74,8 @@ pub async fn insert(
 ) -> Result<Vec<outbox::Model>, StoreError> {
     let mut written = Vec::with_capacity(rows.len());
     let given: Vec<_> = rows.iter().map(values_of).collect();
-    for given in given.chunks(PORTION) {
+    for some in portions(db.get_database_backend(), given) {
         // One statement, and not a question before it: a door may be waiting.
-        let (length, values) = filled(given);
         let sql = format!(
             "insert into outbox (gym_id, member_id, version, payload, traceparent, occurred_at,
                                  created_at, claimed_until)
@@ -87,12 +86,12 @@ pub async fn insert(
                     then 0 else v.column8 end
              from (values {}) as v where v.column1 is not null
              returning seq, member_id, claimed_until",
-            tuples(1, 8, length)
+            some.tuples
         );
         let numbers = Written::find_by_statement(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
-            values,
+            some.values,
         ))
         .all(db)
         .await

@@ -44,7 +44,7 @@ impl MigrationTrait for DecisionHistory {
             };
             after = (last.gym_id.to_string(), last.member_id.to_string());
             let decided: Vec<Decided> = held.into_iter().map(Decided::from).collect();
-            history::insert(database, &decided).await?;
+            history::insert(database, decided).await?;
         }
     }
 }

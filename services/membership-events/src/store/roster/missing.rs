@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use super::texts;
 use crate::store::keys::{GymKey, MemberKey, MembershipKey};
-use crate::store::{Step, StoreError, placeholders, tuples};
+use crate::store::{Step, StoreError, placeholders, portions};
 
 /// A membership and when a caller last wrote it.
 #[derive(Debug, FromQueryResult)]
@@ -110,33 +110,36 @@ pub async fn list_endings(
 
 /// Keeps endings.
 pub async fn put_endings(db: &impl ConnectionTrait, endings: &[Ending]) -> Result<(), StoreError> {
-    if endings.is_empty() {
-        return Ok(());
+    let rows = endings
+        .iter()
+        .map(|ending| {
+            [
+                Value::from(ending.gym_id.clone()),
+                ending.membership_id.clone().into(),
+                ending.ended_at.into(),
+                ending.cancelled_at.into(),
+                ending.cancel_ends_on.clone().into(),
+            ]
+        })
+        .collect();
+    for some in portions(db.get_database_backend(), rows) {
+        let sql = format!(
+            "insert into roster_endings (gym_id, membership_id, ended_at, cancelled_at,
+                 cancel_ends_on)
+             {}
+             on conflict (gym_id, membership_id) do update set ended_at = excluded.ended_at,
+                 cancelled_at = excluded.cancelled_at, cancel_ends_on = excluded.cancel_ends_on",
+            some.inserted()
+        );
+        db.execute_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            some.values,
+        ))
+        .await
+        .step("keeping endings of roster imports")?;
     }
-    let sql = format!(
-        "insert into roster_endings (gym_id, membership_id, ended_at, cancelled_at, cancel_ends_on)
-         values {}
-         on conflict (gym_id, membership_id) do update set ended_at = excluded.ended_at,
-             cancelled_at = excluded.cancelled_at, cancel_ends_on = excluded.cancel_ends_on",
-        tuples(1, 5, endings.len())
-    );
-    let values = endings.iter().flat_map(|ending| {
-        [
-            Value::from(ending.gym_id.clone()),
-            ending.membership_id.clone().into(),
-            ending.ended_at.into(),
-            ending.cancelled_at.into(),
-            ending.cancel_ends_on.clone().into(),
-        ]
-    });
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("keeping endings of roster imports")
-    .map(drop)
+    Ok(())
 }
 
 /// Forgets the endings of these memberships.

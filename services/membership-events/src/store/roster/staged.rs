@@ -7,7 +7,7 @@ use access_domain::ids::{GymId, MemberId};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 
 use super::texts;
-use crate::store::{Step, StoreError, placeholders, tuples};
+use crate::store::{Step, StoreError, placeholders, portions};
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -29,31 +29,36 @@ pub async fn insert(
     import: i64,
     rows: &[Staged],
 ) -> Result<u64, StoreError> {
-    if rows.is_empty() {
-        return Ok(0);
+    let rows = rows
+        .iter()
+        .map(|row| {
+            [
+                Value::from(import),
+                row.kind.as_str().into(),
+                row.row_id.as_str().into(),
+                row.position.into(),
+                row.body.as_str().into(),
+            ]
+        })
+        .collect();
+    let mut new = 0;
+    for some in portions(db.get_database_backend(), rows) {
+        let sql = format!(
+            "insert into roster_rows (import_id, kind, row_id, position, body) {}
+             on conflict do nothing",
+            some.inserted()
+        );
+        let done = db
+            .execute_raw(Statement::from_sql_and_values(
+                db.get_database_backend(),
+                sql,
+                some.values,
+            ))
+            .await
+            .step("staging a roster")?;
+        new += done.rows_affected();
     }
-    let sql = format!(
-        "insert into roster_rows (import_id, kind, row_id, position, body) values {}
-         on conflict do nothing",
-        tuples(1, 5, rows.len())
-    );
-    let values = rows.iter().flat_map(|row| {
-        [
-            Value::from(import),
-            row.kind.as_str().into(),
-            row.row_id.as_str().into(),
-            row.position.into(),
-            row.body.as_str().into(),
-        ]
-    });
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await
-    .step("staging a roster")
-    .map(|done| done.rows_affected())
+    Ok(new)
 }
 
 /// Which of these ids are staged.
