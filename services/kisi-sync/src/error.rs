@@ -82,3 +82,15 @@ impl Trouble {
         }
     }
 }
+
+/// Whether a failed read says nothing of the next one: Kisi is reached, and knows the key.
+pub fn is_of_one_request(error: &KisiError) -> bool {
+    match error {
+        KisiError::Refused { status, .. } => *status != 401,
+        KisiError::Unreadable { .. } | KisiError::BeyondOffsetLimit { .. } => true,
+        KisiError::Unreachable { .. }
+        | KisiError::RateLimited { .. }
+        | KisiError::NotSent { .. }
+        | KisiError::Settings(_) => false,
+    }
+}

@@ -13,7 +13,7 @@ use kisi_client::model::{AssignmentFilter, RoleAssignment};
 use kisi_client::{HttpKisi, KisiError, KisiRead, Lane, Listing};
 
 use crate::brake::Brake;
-
+use crate::error::is_of_one_request;
 use crate::store::applied_grants::{self, STANDING};
 use crate::store::{instant, members};
 
@@ -32,12 +32,42 @@ pub struct Observed {
     pub opened_by_others: BTreeMap<String, BTreeSet<i64>>,
     /// Rights that others gave.
     pub unmanaged: Vec<Unmanaged>,
+    /// Groups that are there.
+    pub groups_found: BTreeSet<i64>,
+    /// Groups that are gone.
     pub groups_missing: Vec<i64>,
     /// Groups whose listing is not believed.
     pub distrusted: Vec<i64>,
+    /// Groups that could not be looked at.
+    pub failed: Vec<(i64, KisiError)>,
     /// Some of them were given by an integration of Kisi's own.
     pub by_integration: bool,
     pub requests: i64,
+}
+
+impl Observed {
+    /// Where not one group could be looked at, it is no matter of a group: why.
+    pub fn saw_nothing(&mut self) -> Option<KisiError> {
+        let seen = self.grants.groups.len() + self.groups_missing.len() + self.distrusted.len();
+        if seen > 0 || self.failed.is_empty() {
+            return None;
+        }
+        // The key is refused where it is refused for each of them.
+        let mut failed = self.failed.iter();
+        let other = failed.position(|(_, error)| !error.is_key_dead());
+        Some(self.failed.swap_remove(other.unwrap_or_default()).1)
+    }
+
+    /// Groups of which nothing is concluded, and why.
+    pub fn unseen(&self) -> Vec<(i64, String)> {
+        let missing = self.groups_missing.iter();
+        let missing = missing.map(|group| (*group, "group_missing".to_owned()));
+        let distrusted = self.distrusted.iter();
+        let distrusted = distrusted.map(|group| (*group, "listing_distrusted".to_owned()));
+        let failed = self.failed.iter();
+        let failed = failed.map(|(group, error)| (*group, error.to_string()));
+        missing.chain(distrusted).chain(failed).collect()
+    }
 }
 
 /// A right that others gave.
@@ -58,6 +88,19 @@ pub struct Known<'a> {
     pub now: i64,
     /// The gym's counts, where it is worked on here.
     pub brake: Option<&'a Brake>,
+    /// Groups that are known to be there, or not to be.
+    pub groups: &'a GroupsSeen,
+    /// Groups that were gone when they were last asked for.
+    pub suspected: BTreeSet<i64>,
+    /// Groups that somebody should be in.
+    pub wanted: BTreeSet<i64>,
+}
+
+/// Groups that were asked for just now.
+#[derive(Debug, Default, Clone)]
+pub struct GroupsSeen {
+    pub found: BTreeSet<i64>,
+    pub missing: BTreeSet<i64>,
 }
 
 impl Known<'_> {
@@ -66,16 +109,25 @@ impl Known<'_> {
     }
 }
 
-/// Lists every group once.
+/// Lists every group once. An answer that is about one group leaves the others; what is about the key
+/// or the way to Kisi ends the look.
 pub async fn observe(
     kisi: &HttpKisi,
     lane: Lane,
     groups: &BTreeSet<i64>,
     known: &Known<'_>,
 ) -> Result<Observed, KisiError> {
-    let mut observed = Observed::default();
+    let mut observed = Observed {
+        groups_found: known.groups.found.clone(),
+        ..Observed::default()
+    };
     for group in groups {
-        look_at_group(kisi, lane, *group, known, &mut observed).await?;
+        match look_at_group(kisi, lane, *group, known, &mut observed).await {
+            Ok(()) => {}
+            // The others may be seen all the same.
+            Err(error) if is_of_one_request(&error) => observed.failed.push((*group, error)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(observed)
 }
@@ -92,6 +144,12 @@ async fn look_at_group(
         .iter()
         .filter(|row| row.group_id == group && row.state == STANDING)
         .collect();
+    let is_gone = known.groups.missing.contains(&group)
+        || (known.suspected.contains(&group) && !is_there(kisi, lane, group, observed).await?);
+    if is_gone {
+        observed.groups_missing.push(group);
+        return Ok(());
+    }
     let Some(listed) = list(kisi, lane, group, known, observed).await? else {
         return Ok(());
     };
@@ -106,31 +164,56 @@ async fn look_at_group(
         .filter(|row| !has_ended(row))
         .copied()
         .collect();
-    if lacking.len() > (ours.len() / 20).max(10) || (listed.is_empty() && !lacking.is_empty()) {
-        observed.requests += 1;
-        if kisi.find_group(lane, group).await?.is_none() {
+    let lacks_many = lacking.len() > (ours.len() / 20).max(10);
+    // The list of a group that is gone may be an empty one.
+    let lacks_all = listed.is_empty() && (!lacking.is_empty() || known.wanted.contains(&group));
+    if lacks_many || lacks_all {
+        if !is_there(kisi, lane, group, observed).await? {
             observed.groups_missing.push(group);
             return Ok(());
         }
-        if lacking.len() > (ours.len() / 20).max(10) {
+        if lacks_many {
             observed.distrusted.push(group);
             return Ok(());
         }
     }
     let mut still_there = Vec::new();
+    let mut gone = Vec::new();
     for row in lacking {
         observed.requests += 1;
         let id = row.assignment_id.unwrap_or_default();
         match kisi.find_role_assignment(lane, id).await? {
             Some(found) => still_there.push(found),
-            None => observed.gone.push(row.clone()),
+            None => gone.push(row.clone()),
         }
+    }
+    observed.gone.extend(gone);
+    if !listed.is_empty() {
+        observed.groups_found.insert(group);
     }
     observed.grants.groups.insert(GroupId(group));
     for row in listed.iter().chain(&still_there) {
         sort_in(row, group, &ours, known, observed);
     }
     Ok(())
+}
+
+/// Whether Kisi knows the group. It is asked once.
+async fn is_there(
+    kisi: &HttpKisi,
+    lane: Lane,
+    group: i64,
+    observed: &mut Observed,
+) -> Result<bool, KisiError> {
+    if observed.groups_found.contains(&group) {
+        return Ok(true);
+    }
+    observed.requests += 1;
+    let found = kisi.find_group(lane, group).await?.is_some();
+    if found {
+        observed.groups_found.insert(group);
+    }
+    Ok(found)
 }
 
 /// The group's rows; None when the listing is not whole, or the group is gone.
@@ -164,8 +247,6 @@ async fn list(
                 observed.groups_missing.push(group);
                 return Ok(None);
             }
-            // More than Kisi lets anyone read: nothing can be said of the whole.
-            Err(KisiError::BeyondOffsetLimit { .. }) => break,
             Err(error) => return Err(error),
         }
     }

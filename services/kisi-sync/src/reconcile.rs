@@ -16,7 +16,9 @@ use sea_orm::{
 
 use service_runtime::lifecycle::chain;
 
+use crate::error::is_of_one_request;
 use crate::event_webhook::Webhook;
+use crate::observe::{GroupsSeen, Observed};
 use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::{integrations, members, syncs};
@@ -156,6 +158,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         sync,
         whole: true,
         is_held: false,
+        groups: GroupsSeen::default(),
         began: i64::MAX,
         is_mapping: false,
     };
@@ -180,11 +183,11 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
             pass.sync.state = "failed".to_owned();
         }
         Ok(()) => {
-            let failed = pass.report.failed + pass.report.refused > 0 || !pass.whole;
-            pass.sync.in_sync = !failed && !pass.is_held;
+            let differs = pass.report.failed + pass.report.refused > 0 || !pass.whole;
+            pass.sync.in_sync = !differs && !pass.is_held;
             let state = if pass.is_held {
                 "held"
-            } else if failed {
+            } else if differs || !pass.report.failures.is_empty() {
                 "done_with_failures"
             } else {
                 "done"
@@ -209,9 +212,11 @@ struct Pass {
     lease: LeaseProof,
     sync: syncs::Model,
     report: SyncReport,
-    /// Everything could be looked at.
+    /// All rights could be looked at.
     whole: bool,
     is_held: bool,
+    /// The mapped groups, where the doors were looked at.
+    groups: GroupsSeen,
     /// When Kisi began to be looked at.
     began: i64,
     /// It is the first one by a changed mapping that gets so far.
@@ -239,11 +244,14 @@ impl Pass {
         }
         let kisi = self.shared.kisi_of(&integration)?;
         self.look_at_key(&kisi, &integration).await?;
-        self.look_at_doors(&kisi, &integration).await?;
-        self.look_for_sign_ups(&kisi).await?;
+        let looked = self.look_at_doors(&kisi, &integration).await;
+        self.go_on("doors", looked)?;
+        let looked = self.look_for_sign_ups(&kisi).await;
+        self.go_on("sign_ups", looked)?;
         let began = self.shared.now();
         self.began = began;
-        let view = View::read(&self.shared, integration).await?;
+        let mut view = View::read(&self.shared, integration).await?;
+        view.groups = self.groups.clone();
         // Kisi is looked at while versions are compared; what arrives meanwhile is work of its own.
         let (versions, observed) = tokio::join!(
             self.compare_versions(),
@@ -252,7 +260,7 @@ impl Pass {
         self.note_versions(versions);
         let observed = observed?;
         self.report.requests += observed.requests;
-        self.whole &= observed.groups_missing.is_empty() && observed.distrusted.is_empty();
+        self.note_unseen(&observed);
         self.correct(&view, &observed).await?;
         let view = View::read(&self.shared, view.integration).await?;
         let plan = view.plan(&observed, view.associations()?, began)?;
@@ -261,7 +269,7 @@ impl Pass {
         self.apply(&kisi, &view, &plan).await?;
         self.read_rights(&kisi, &view.integration).await;
         self.look_after_webhook(&kisi).await;
-        self.conclude(&observed).await
+        self.conclude(&view, &observed).await
     }
 
     /// Doors and people are looked at once an hour, and whenever somebody asks for a pass.
@@ -280,13 +288,59 @@ impl Pass {
             return Ok(());
         }
         let now = self.shared.now();
-        let (groups, requests) = doors::list(kisi, Lane::Reconcile, integration).await?;
-        self.report.requests += requests;
+        let looked = doors::list(kisi, Lane::Reconcile, integration).await?;
+        self.report.requests += looked.requests;
+        for (group, error) in &looked.failed {
+            self.note_failure("doors", *group, error);
+        }
+        let found = looked.groups.iter().map(|group| group.group_id);
+        self.groups.found = found.collect();
+        self.groups.missing.clone_from(&looked.missing);
         let txn = self.shared.db.begin().await?;
-        doors::save(&txn, &self.gym, &groups, now).await?;
+        doors::save(&txn, &self.gym, &looked, now).await?;
         txn.commit().await?;
         self.shared.outbox.notify_one();
         Ok(())
+    }
+
+    /// What Kisi refuses to show, and what is not needed to see who should be where, is named in the
+    /// report, and the pass goes on.
+    fn go_on<T>(
+        &mut self,
+        step: &str,
+        looked: Result<T, ReconcileError>,
+    ) -> Result<Option<T>, ReconcileError> {
+        match looked {
+            Ok(found) => Ok(Some(found)),
+            Err(ReconcileError::Kisi(error)) if is_of_one_request(&error) => {
+                self.note_failure(step, 0, &error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Groups of which nothing is concluded are named, and none of them loses or gains anybody.
+    fn note_unseen(&mut self, observed: &Observed) {
+        for (group, why) in observed.unseen() {
+            self.whole = false;
+            self.note_failure("observe", group, &why);
+        }
+    }
+
+    fn note_failure(&mut self, step: &str, group: i64, why: &impl ToString) {
+        let failure = StepFailure {
+            member_id: String::new(),
+            group_id: group,
+            step: step.to_owned(),
+            failure: why.to_string(),
+        };
+        tracing::warn!(gym.id = %self.gym, kisi.group = group, error = %failure.failure,
+            "A part of gym {}'s reconcile failed, and it goes on: {step}", self.gym);
+        // Looked at twice, it is one failure.
+        if self.report.failures.len() < NAMED && !self.report.failures.contains(&failure) {
+            self.report.failures.push(failure);
+        }
     }
 
     /// What else opens these doors, when they are new to us; from then on once a day, apart from passes.

@@ -42,11 +42,13 @@ impl Pass {
             return Ok(plan);
         }
         let now = self.shared.now();
-        let again = View::read(&self.shared, view.integration.clone()).await?;
+        let mut again = View::read(&self.shared, view.integration.clone()).await?;
+        again.groups = self.groups.clone();
         let observed = again
             .observe_groups(kisi, Lane::Reconcile, &groups, now)
             .await?;
         self.report.requests += observed.requests;
+        self.note_unseen(&observed);
         // Kisi took its time, and meanwhile more was decided.
         let newest = View::read(&self.shared, again.integration).await?;
         let second = newest.plan(&observed, newest.associations()?, now)?;

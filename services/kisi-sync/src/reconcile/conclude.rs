@@ -1,15 +1,20 @@
 //! The last part of a pass: what was strange, what needs somebody, and when it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::integration::v1::{SyncReport, UnmanagedGrant};
+use kisi_client::KisiError;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
 
-use super::{NAMED, Pass, ReconcileError, count};
+use super::view::GROUP_MISSING;
+use super::{NAMED, Pass, ReconcileError, View, count};
 use crate::audit::{Entry, UNDONE};
 use crate::integration_state as state;
 use crate::observe::Observed;
 use crate::store::{audit, integrations, syncs};
+
+/// The attention for what Kisi does not show.
+const NOT_SHOWN: &str = "listing_failing";
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 /// Enough of the log to see it by.
@@ -31,9 +36,8 @@ impl Pass {
             .collect();
     }
 
-    /// Members whose rights could not be given in the pass before either. Who has somebody else's
-    /// e-mail is shown as that.
-    async fn failing_again(&self) -> Result<BTreeSet<String>, ReconcileError> {
+    /// What came of the pass before.
+    async fn report_before(&self) -> Result<SyncReport, ReconcileError> {
         let before = syncs::Entity::find()
             .filter(syncs::Column::GymId.eq(&self.gym))
             .filter(syncs::Column::SyncId.ne(&self.sync.sync_id))
@@ -41,17 +45,9 @@ impl Pass {
             .order_by_desc(syncs::Column::CreatedAt)
             .one(&self.shared.db)
             .await?;
-        let before: SyncReport = before
+        Ok(before
             .and_then(|sync| serde_json::from_str(&sync.report).ok())
-            .unwrap_or_default();
-        let failing = |report: &SyncReport| -> BTreeSet<String> {
-            let failures = report.failures.iter();
-            failures
-                .filter(|one| one.step == "grant" && one.failure != "identity_conflict")
-                .map(|one| one.member_id.clone())
-                .collect()
-        };
-        Ok(&failing(&before) & &failing(&self.report))
+            .unwrap_or_default())
     }
 
     /// Whether what we gave somebody was taken away by others more than once within a day.
@@ -78,16 +74,26 @@ impl Pass {
     }
 
     /// The integration after the pass: when it was reconciled, and what needs somebody.
-    pub(super) async fn conclude(&mut self, observed: &Observed) -> Result<(), ReconcileError> {
+    pub(super) async fn conclude(
+        &mut self,
+        view: &View,
+        observed: &Observed,
+    ) -> Result<(), ReconcileError> {
         let now = self.shared.now();
-        let failing = self.failing_again().await?;
+        let before = self.report_before().await?;
+        let failing = &failing_grants(&before) & &failing_grants(&self.report);
+        // A group that no plan has any more is nobody's to replace.
+        let mapped: BTreeSet<i64> = view.associations()?.into_values().collect();
+        let unseen = unseen_again(&before, &self.report, observed);
         let writer = observed.by_integration || self.is_undone_again(now).await?;
         let unmanaged = count(observed.unmanaged.len());
         let seen = |matter: &integrations::Attention| match matter.what.as_str() {
-            "group_missing" => !observed
-                .groups_missing
-                .iter()
-                .any(|g| g.to_string() == matter.subject),
+            GROUP_MISSING => {
+                let about = |group: &i64| group.to_string() == matter.subject;
+                let is_found = observed.groups_found.iter().any(about);
+                is_found || !mapped.iter().any(about)
+            }
+            NOT_SHOWN => !unseen.contains_key(&matter.subject),
             "listing_distrusted" => !observed
                 .distrusted
                 .iter()
@@ -105,19 +111,14 @@ impl Pass {
             state::settle_attention(row, seen)
         })
         .await?;
-        for group in &observed.groups_missing {
+        let missing = observed.groups_missing.iter();
+        for group in missing.filter(|group| mapped.contains(group)) {
             let message = "The group is gone at Kisi: choose another one for its plans.";
-            let subject = group.to_string();
-            state::attend(
-                &txn,
-                &self.gym,
-                "group_missing",
-                &subject,
-                message,
-                "staff",
-                now,
-            )
-            .await?;
+            let (gym, subject) = (&self.gym, group.to_string());
+            state::attend(&txn, gym, GROUP_MISSING, &subject, message, "staff", now).await?;
+        }
+        for (subject, (message, who)) in &unseen {
+            state::attend(&txn, &self.gym, NOT_SHOWN, subject, message, who, now).await?;
         }
         if !failing.is_empty() {
             let message = "Rights of the same members could not be given in two reconciles running: the last sync's failures name them.";
@@ -145,4 +146,60 @@ impl Pass {
         self.shared.outbox.notify_one();
         Ok(())
     }
+}
+
+/// Members whose rights could not be given. Who has somebody else's e-mail is shown as that.
+fn failing_grants(report: &SyncReport) -> BTreeSet<String> {
+    let failures = report.failures.iter();
+    failures
+        .filter(|one| one.step == "grant" && one.failure != "identity_conflict")
+        .map(|one| one.member_id.clone())
+        .collect()
+}
+
+/// Steps of the look that failed in this pass, each with its group.
+fn failing_looks(report: &SyncReport) -> BTreeSet<(&str, i64)> {
+    let failures = report.failures.iter();
+    failures
+        .filter(|one| matches!(one.step.as_str(), "observe" | "doors" | "sign_ups" | "key"))
+        .map(|one| (one.step.as_str(), one.group_id))
+        .collect()
+}
+
+/// What Kisi did not show in two reconciles running, by group, with the words for it and who must act;
+/// a list that is too long at once, because that does not pass.
+fn unseen_again(
+    before: &SyncReport,
+    report: &SyncReport,
+    observed: &Observed,
+) -> BTreeMap<String, (&'static str, &'static str)> {
+    let again = &failing_looks(before) & &failing_looks(report);
+    let mut unseen = BTreeMap::new();
+    for (group, error) in &observed.failed {
+        let words = match error {
+            KisiError::BeyondOffsetLimit { .. } => (
+                "More people have a right in this group than Kisi lets anyone list: what others change there by hand is not seen, and nothing is removed by it. Spread its plans over several groups.",
+                "staff",
+            ),
+            _ if !again.contains(&("observe", *group)) => continue,
+            error if error.is_key_dead() => (
+                "The key may not see who has a right in this group: give its owner the rights, or choose another group for its plans.",
+                "staff",
+            ),
+            _ => (
+                "Kisi fails to list who has a right in this group: what others change there by hand is not seen, and nothing is removed by it.",
+                "kisi",
+            ),
+        };
+        unseen.insert(group.to_string(), words);
+    }
+    let of_others = |(step, _): &&(&str, i64)| *step != "observe";
+    if again.iter().any(|one| of_others(&one)) {
+        let words = (
+            "Kisi did not show doors, sign-ups or the key's surroundings in two reconciles running: the last sync's failures name what.",
+            "kisi",
+        );
+        unseen.insert(String::new(), words);
+    }
+    unseen
 }

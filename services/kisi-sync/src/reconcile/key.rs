@@ -5,7 +5,7 @@ use kisi_client::{HttpKisi, KisiRead, Lane};
 use sea_orm::{ActiveValue, ColumnTrait, EntityTrait, QueryFilter, TransactionTrait};
 
 use super::{Pass, ReconcileError};
-use crate::key_check;
+use crate::key_check::{self, OwnerRole, Surroundings};
 use crate::store::{integrations, syncs};
 
 /// Shorter than from one scheduled pass to the next, and longer than one bad moment of Kisi's.
@@ -28,13 +28,8 @@ impl Pass {
         }
         let mut surroundings = None;
         if self.is_hourly(integration) {
-            self.report.requests += 3;
-            let user = kisi.current_user(Lane::Reconcile).await?;
-            let elsewhere = user.organization_id != integration.organization_id;
-            if user.organization_id.is_some() && elsewhere {
-                return Err(ReconcileError::KeyElsewhere);
-            }
-            surroundings = key_check::look_around(kisi, Lane::Reconcile, owner, &role).await?;
+            let looked = self.look_around(kisi, integration, owner, &role).await;
+            surroundings = self.go_on("key", looked)?.flatten();
         }
         let now = self.shared.now();
         let txn = self.shared.db.begin().await?;
@@ -52,6 +47,23 @@ impl Pass {
             .exec(&txn)
             .await?;
         Ok(txn.commit().await?)
+    }
+
+    /// Whose key it is, and what is around it.
+    async fn look_around(
+        &mut self,
+        kisi: &HttpKisi,
+        integration: &integrations::Model,
+        owner: i64,
+        role: &OwnerRole,
+    ) -> Result<Option<Surroundings>, ReconcileError> {
+        self.report.requests += 3;
+        let user = kisi.current_user(Lane::Reconcile).await?;
+        let elsewhere = user.organization_id != integration.organization_id;
+        if user.organization_id.is_some() && elsewhere {
+            return Err(ReconcileError::KeyElsewhere);
+        }
+        Ok(key_check::look_around(kisi, Lane::Reconcile, owner, role).await?)
     }
 
     /// A list without any role of the owner's: she has lost it, or the list is short. What only

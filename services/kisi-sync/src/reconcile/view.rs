@@ -11,10 +11,13 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
 use super::ReconcileError;
 use crate::brake::Brake;
-use crate::observe::{self, Known, Observed};
+use crate::observe::{self, GroupsSeen, Known, Observed};
 use crate::shared::Shared;
 use crate::steps;
 use crate::store::{applied_grants, instant, integrations, members};
+
+/// The attention for a group that Kisi does not know any more.
+pub const GROUP_MISSING: &str = "group_missing";
 
 /// The gym as the tables have it.
 pub struct View {
@@ -23,6 +26,8 @@ pub struct View {
     pub rows: Vec<applied_grants::Model>,
     /// When the tables were read.
     pub read_at: i64,
+    /// Groups that were asked for before the look.
+    pub groups: GroupsSeen,
     /// Assignments of other gyms in the same organization.
     elsewhere: BTreeSet<i64>,
     /// The gym's counts, where it is worked on here.
@@ -51,6 +56,7 @@ impl View {
             members,
             rows,
             read_at: shared.now(),
+            groups: GroupsSeen::default(),
             elsewhere: elsewhere.into_iter().flatten().collect(),
             brake: shared.workers.brake(&gym),
         })
@@ -69,7 +75,11 @@ impl View {
     ) -> Result<Observed, ReconcileError> {
         let mut groups: BTreeSet<i64> = self.associations()?.into_values().collect();
         groups.extend(self.rows.iter().map(|row| row.group_id));
-        self.observe_groups(kisi, lane, &groups, now).await
+        let mut observed = self.observe_groups(kisi, lane, &groups, now).await?;
+        match observed.saw_nothing() {
+            Some(error) => Err(error.into()),
+            None => Ok(observed),
+        }
     }
 
     /// Lists these groups.
@@ -86,8 +96,28 @@ impl View {
             members: &self.members,
             elsewhere: &self.elsewhere,
             now,
+            groups: &self.groups,
+            suspected: self.suspected()?,
+            wanted: self.wanted(now)?,
         };
         Ok(observe::observe(kisi, lane, groups, &known).await?)
+    }
+
+    /// Groups that were gone at the last look.
+    fn suspected(&self) -> Result<BTreeSet<i64>, DbErr> {
+        let attention = self.integration.attention()?.into_iter();
+        let missing = attention.filter(|matter| matter.what == GROUP_MISSING);
+        Ok(missing.filter_map(|it| it.subject.parse().ok()).collect())
+    }
+
+    /// Groups that somebody should be in.
+    fn wanted(&self, now: i64) -> Result<BTreeSet<i64>, DbErr> {
+        let associations = self.associations()?;
+        let mut groups = BTreeSet::new();
+        for member in self.members.iter().filter(|member| !member.erased) {
+            groups.extend(steps::wanted(&member.plans()?, &associations, now).into_keys());
+        }
+        Ok(groups)
     }
 
     /// Members with work of their own under way, touched since `began`, or of whom it is not known what

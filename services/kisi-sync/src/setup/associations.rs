@@ -52,11 +52,13 @@ impl Setup {
 
     /// What the mapping opens, for pages.
     async fn show_doors(&self, kisi: &HttpKisi, row: &integrations::Model) -> Result<(), Status> {
-        let (found, _) = doors::list(kisi, Lane::SetUp, row)
-            .await
-            .map_err(refusal::kisi)?;
+        let looked = doors::list(kisi, Lane::SetUp, row).await;
+        let mut looked = looked.map_err(refusal::kisi)?;
+        if let Some((_, error)) = looked.failed.pop() {
+            return Err(refusal::kisi(error));
+        }
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
-        doors::save(&txn, &row.gym_id, &found, self.shared.now())
+        doors::save(&txn, &row.gym_id, &looked, self.shared.now())
             .await
             .map_err(refusal::store)?;
         txn.commit().await.map_err(refusal::store)?;

@@ -75,10 +75,14 @@ impl Setup {
             .map_err(refusal::store)?;
         let rows = view.rows.iter().map(|row| row.group_id);
         let groups = set.values().copied().chain(rows).collect();
-        let observed = view
+        let mut observed = view
             .observe_groups(kisi, Lane::SetUp, &groups, now)
             .await
             .map_err(refusal::reconcile)?;
+        // Nobody confirms what leaves a group out.
+        if let Some((_, error)) = observed.failed.pop() {
+            return Err(refusal::kisi(error));
+        }
         let plan = view
             .plan(&observed, set.clone(), now)
             .map_err(refusal::store)?;

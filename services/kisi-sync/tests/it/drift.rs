@@ -123,12 +123,14 @@ async fn the_scheduled_reconcile_repairs_by_itself_and_finishes_a_first_sync_tha
     let mut replica = stage.start_with(&[("reconcile-every", "2s")]).await;
     stage.directory.decide(GYM, "m1", 1, &[PLAN]).await;
     stage.set_up(&mut replica).await;
+    // Nothing is concluded by a key whose owner's rights cannot be looked at.
     stage
         .kisi
         .fail("GET", "/role_assignments", 3, Fault::Status(500))
         .await;
     let failed = replica.sync().await;
     assert_eq!((failed.state.as_str(), failed.in_sync), ("failed", false));
+    assert_eq!(replica.integration().await.state, "syncing");
     let granted = stage
         .answer("m1", |answer| answer.outcome == "granted")
         .await;

@@ -310,6 +310,11 @@ impl Kisi {
 
     /// The next `count` such requests fail.
     pub async fn fail(&self, method: &str, route: &str, count: u64, fault: Fault) {
+        self.fail_after(0, method, route, count, fault).await;
+    }
+
+    /// The same, once `skip` of them went well.
+    pub async fn fail_after(&self, skip: u64, method: &str, route: &str, count: u64, fault: Fault) {
         let kind = match fault {
             Fault::Status(403) => FaultKind::Forbidden,
             Fault::Status(429) => FaultKind::TooMany,
@@ -324,7 +329,7 @@ impl Kisi {
             route: Some(route.to_owned()),
             kind,
             count: Some(count),
-            skip: 0,
+            skip,
         });
     }
 

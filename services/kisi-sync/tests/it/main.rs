@@ -14,6 +14,8 @@ mod harness;
 mod key_health;
 mod kisi;
 mod kisi_events;
+mod looks;
+mod lost_groups;
 mod membership_events;
 mod model;
 mod one_owner;
