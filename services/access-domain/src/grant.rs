@@ -129,6 +129,9 @@ pub struct ObservedGrant {
     pub window: Window,
     /// Whether it stands in our own table of what we granted. Nothing at Kisi says so.
     pub ours: bool,
+    /// Whether it opens the group's doors and gives nothing more, as ours do: what else somebody was
+    /// trusted with is never taken over.
+    pub plain: bool,
 }
 
 /// What stands: the complete rows of the groups in `groups`, and nothing of others.

@@ -221,8 +221,9 @@ pub fn plan(
                 group,
             }));
         } else if policy.unmanaged == Unmanaged::Adopt
-            && let Some(row) = strangers.first()
+            && let Some(plain) = strangers.iter().position(|row| row.plain)
         {
+            let row = strangers.remove(plain);
             adoptions.push(Step::Adopt {
                 assignment: row.assignment,
                 member: member.clone(),
@@ -236,7 +237,6 @@ pub fn plan(
                     window,
                 });
             }
-            strangers.remove(0);
         } else if strangers
             .iter()
             .any(|row| row.window.opens_like(&window, now))

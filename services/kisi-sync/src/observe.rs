@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use access_domain::grant::{Holder, ObservedGrant, ObservedGrants, Window};
 use access_domain::ids::{GroupId, MemberId};
-use kisi_client::model::{AssignmentFilter, RoleAssignment};
+use kisi_client::model::{AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{HttpKisi, KisiError, KisiRead, Lane, Listing};
 
 use crate::brake::Brake;
@@ -28,8 +28,8 @@ pub struct Observed {
     pub gone: Vec<applied_grants::Model>,
     /// Rows of ours with the window that Kisi has, where it is another.
     pub moved: Vec<applied_grants::Model>,
-    /// Member to the groups that others opened, for the groups that were believed.
-    pub opened_by_others: BTreeMap<String, BTreeSet<i64>>,
+    /// Member to the groups that others opened, each with the right, for the groups that were believed.
+    pub opened_by_others: BTreeMap<String, BTreeSet<(i64, i64)>>,
     /// Rights that others gave.
     pub unmanaged: Vec<Unmanaged>,
     /// Groups that are there.
@@ -322,6 +322,7 @@ fn sort_in(
                 group: GroupId(group),
                 window,
                 ours: true,
+                plain: true,
             });
         }
         let kept = Window {
@@ -353,7 +354,7 @@ fn sort_in(
             .opened_by_others
             .entry(member.member_id.clone())
             .or_default()
-            .insert(group);
+            .insert((group, row.id));
     }
     let holder = member
         .and_then(|member| MemberId::parse(&member.member_id).ok())
@@ -364,6 +365,7 @@ fn sort_in(
         group: GroupId(group),
         window,
         ours: false,
+        plain: row.role_id == NewGroupAssignment::BASIC_ROLE,
     });
     observed.by_integration |= row.created_by_type.as_deref() == Some("MarketplaceInstallation");
     observed.unmanaged.push(Unmanaged {

@@ -16,6 +16,7 @@ fn row(assignment: i64, holder: Holder, group: i64, ours: bool) -> ObservedGrant
         group: GroupId(group),
         window: Window::ALWAYS,
         ours,
+        plain: true,
     }
 }
 
@@ -82,6 +83,16 @@ fn what_others_gave_is_left_and_shown_or_adopted() {
     assert_snapshot!(made(&desired, &observed, Unmanaged::Adopt), @r"
     = adopt    member-by-hand group 1 row 22
       leave    guest-of-staff group 1 row 21
+      leave    (user 900) group 1 row 23
+    ");
+    // Whoever manages the group keeps that: it is more than a membership gives.
+    let mut observed = observed;
+    for row in &mut observed.grants {
+        row.plain = false;
+    }
+    assert_snapshot!(made(&desired, &observed, Unmanaged::Adopt), @r"
+      leave    guest-of-staff group 1 row 21
+      leave    member-by-hand group 1 row 22
       leave    (user 900) group 1 row 23
     ");
 }

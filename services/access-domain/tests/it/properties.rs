@@ -92,6 +92,7 @@ fn a_world() -> impl Strategy<Value = (DesiredGrants, ObservedGrants)> {
                 group: GroupId(group),
                 window,
                 ours,
+                plain: true,
             })
             .collect();
         let groups = (0..3)
@@ -120,6 +121,7 @@ fn apply(plan: &Plan, observed: &ObservedGrants) -> ObservedGrants {
                     group: *group,
                     window: *window,
                     ours: true,
+                    plain: true,
                 });
             }
             Step::Revoke { assignment, .. } | Step::RemoveDuplicate { assignment, .. } => {

@@ -58,14 +58,18 @@ impl Pass {
                 .update(&txn)
                 .await?;
         }
-        let nothing = BTreeSet::new();
+        let adopted = match view.integration.unmanaged_policy.as_str() {
+            "adopt" => self.adopt(&txn, view, observed, &moving).await?,
+            _ => BTreeSet::new(),
+        };
         let still = view.members.iter();
         for member in still.filter(|member| !moving.contains(&member.member_id)) {
             let seen = observed.opened_by_others.get(&member.member_id);
-            let seen = seen.unwrap_or(&nothing);
+            let seen = seen.into_iter().flatten();
+            let seen = seen.filter(|(_, right)| !adopted.contains(right));
             let mut groups: BTreeSet<i64> = member.opened_by_others()?.into_iter().collect();
             groups.retain(|group| !observed.grants.groups.contains(&GroupId(*group)));
-            groups.extend(seen);
+            groups.extend(seen.map(|(group, _)| group));
             let text = serde_json::to_string(&groups).unwrap_or_else(|_| "[]".to_owned());
             if text != member.opened_by_others {
                 let set = members::ActiveModel {
@@ -80,22 +84,20 @@ impl Pass {
                     .await?;
             }
         }
-        if view.integration.unmanaged_policy == "adopt" {
-            self.adopt(&txn, view, observed, &moving).await?;
-        }
         audit::append(&txn, &self.gym, &undone, now).await?;
         txn.commit().await?;
         Ok(())
     }
 
-    /// Rights that others gave to our members become ours, where the gym wants that.
+    /// Rights that others gave to our members become ours, where the gym wants that. Answers which.
     pub(super) async fn adopt<C: ConnectionTrait>(
         &self,
         txn: &C,
         view: &View,
         observed: &Observed,
         moving: &BTreeSet<String>,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<BTreeSet<i64>, ReconcileError> {
+        let mut adopted = BTreeSet::new();
         let now = self.shared.now();
         let plan = view.plan(observed, view.associations()?, now)?;
         for step in &plan.steps {
@@ -135,7 +137,8 @@ impl Pass {
             row.assignment_id = Some(*assignment);
             row.state = applied_grants::STANDING.to_owned();
             applied_grants::insert(txn, row).await?;
+            adopted.insert(*assignment);
         }
-        Ok(())
+        Ok(adopted)
     }
 }

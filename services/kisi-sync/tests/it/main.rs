@@ -3,6 +3,7 @@
 // A test reads the clock as people around the service do.
 #![allow(clippy::disallowed_methods)]
 
+mod adoptions;
 mod audit;
 mod brake;
 mod brake_days;
