@@ -107,20 +107,25 @@ struct Inbound<'a> {
 }
 
 impl Inbound<'_> {
-    /// The row of ours, in whichever gym of the organization.
-    async fn row(&self) -> Result<Option<applied_grants::Model>, DbErr> {
+    /// The rows of ours, in whichever gym of the organization.
+    fn rows(&self) -> sea_orm::Select<applied_grants::Entity> {
         applied_grants::Entity::find()
             .filter(applied_grants::Column::OrganizationId.eq(self.integration.organization()))
             .filter(applied_grants::Column::AssignmentId.eq(self.object))
-            .one(&self.shared.db)
-            .await
+    }
+
+    /// The gym's own row; of a right that gyms share each has one.
+    async fn own_row(&self) -> Result<Option<applied_grants::Model>, DbErr> {
+        let own = applied_grants::Column::GymId.eq(self.gym);
+        self.rows().filter(own).one(&self.shared.db).await
     }
 
     /// A right that is no row of ours after a moment: by hand, and of interest where it is a
     /// member's right for one of our groups.
     async fn right_given(&self) -> Result<Option<String>, Status> {
         for _ in 0..LOOKS {
-            if self.row().await.map_err(refusal::store)?.is_some() {
+            let known = self.rows().one(&self.shared.db).await;
+            if known.map_err(refusal::store)?.is_some() {
                 return Ok(None);
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -149,7 +154,7 @@ impl Inbound<'_> {
     async fn right_gone(&self) -> Result<Option<String>, DbErr> {
         let mut gone = None;
         for _ in 0..LOOKS {
-            gone = self.row().await?.filter(|row| row.gym_id == self.gym);
+            gone = self.own_row().await?;
             if gone.is_none() {
                 break;
             }
@@ -160,7 +165,7 @@ impl Inbound<'_> {
 
     /// A row of ours whose window was changed, and not by us.
     async fn right_changed(&self) -> Result<Option<String>, DbErr> {
-        let Some(row) = self.row().await?.filter(|row| row.gym_id == self.gym) else {
+        let Some(row) = self.own_row().await? else {
             return Ok(None);
         };
         match self.is_our_own(&row.member_id, &["window_changed"]).await? {

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use contracts::access::v1::{EnrolDeviceRequest, GetTimelineRequest, UnlockRequest};
+use contracts::access::v1::{AccessApplied, EnrolDeviceRequest, GetTimelineRequest, UnlockRequest};
 use contracts::integration::v1 as api;
 use contracts::kisi::v1::PassKisiEventRequest;
 use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
@@ -17,14 +17,17 @@ use service_runtime::grpc::ServiceChannel;
 use testkit::eventually;
 use tonic::Code;
 
-use crate::harness::{GYM, On, PLAN, Running, SOON, Stage};
-use crate::kisi::GROUP;
+use crate::brake_days::Later;
+use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
+use crate::kisi::{Fault, GROUP, PLACE};
 
 /// What stands between Kisi and kisi-sync: it passes on byte by byte.
 #[derive(Clone, Default)]
 struct Inlet {
     client: Arc<Mutex<Option<KisiSyncServiceClient<ServiceChannel>>>>,
     passed: Arc<Mutex<Vec<PassKisiEventRequest>>>,
+    /// The gym whose events are lost.
+    lost: Arc<Mutex<Option<String>>>,
 }
 
 impl Inlet {
@@ -83,6 +86,9 @@ async fn pass(
         signature: headers["x-signature"].to_str().unwrap().to_owned(),
         received_at: None,
     };
+    if inlet.lost.lock().unwrap().as_ref() == Some(&request.gym_id) {
+        return StatusCode::OK;
+    }
     let client = inlet.client.lock().unwrap().clone();
     let Some(mut client) = client else {
         return StatusCode::SERVICE_UNAVAILABLE;
@@ -335,5 +341,111 @@ async fn unlocks_by_phone_and_from_the_server_are_on_the_timeline_once_each() {
         async || unlocks(&mut replica).await == [by_phone.clone(), by_server.clone()],
     )
     .await;
+    replica.stop().await;
+}
+
+/// A second gym in the same Kisi organization, in sync.
+async fn second_gym_in_sync(stage: &Stage, replica: &mut Running, gym: &str) {
+    let gym_id = || gym.to_owned();
+    let client = &mut replica.client;
+    let enable = api::EnableIntegrationRequest {
+        gym_id: gym_id(),
+        api_key: stage.kisi.api_key(),
+    };
+    client.enable_integration(enable).await.unwrap();
+    let place = api::SelectPlaceRequest {
+        gym_id: gym_id(),
+        place_id: PLACE,
+    };
+    client.select_place(place).await.unwrap();
+    let associations = api::SetAssociationsRequest {
+        gym_id: gym_id(),
+        associations: set(&[(PLAN, GROUP)]),
+        digest: None,
+    };
+    client.set_associations(associations).await.unwrap();
+    let start = api::StartSyncRequest {
+        gym_id: gym_id(),
+        digest: None,
+    };
+    let sync = client.start_sync(start).await.unwrap().into_inner();
+    let request = api::GetSyncRequest {
+        gym_id: gym_id(),
+        sync_id: sync.sync_id,
+    };
+    eventually("the second gym is in sync", SOON, async || {
+        let sync = client.get_sync(request.clone()).await.unwrap();
+        sync.into_inner().state == "done"
+    })
+    .await;
+}
+
+/// The right that a member of a gym is told to have, once it is another one.
+async fn right_of(stage: &Stage, gym: &str, member: &str, but: Option<i64>) -> i64 {
+    let subject = contracts::subjects::access(gym, member);
+    testkit::eventually_some("the gym has a right", SOON, async || {
+        let stream = stage.bus.jetstream().get_stream("ACCESS").await.unwrap();
+        let message = stream
+            .get_last_raw_message_by_subject(&subject)
+            .await
+            .ok()?;
+        let told: AccessApplied = serde_json::from_slice(&message.payload).unwrap();
+        let right = told.grants.first()?.assignment_id;
+        (Some(right) != but).then_some(right)
+    })
+    .await
+}
+
+/// Whichever of the two is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_two_gyms_share_is_looked_at_for_the_one_that_is_told() {
+    for (lost, told, member) in [(GYM, "steel", "s1"), ("steel", GYM, "m1")] {
+        a_shared_right_is_looked_at_for(lost, told, member).await;
+    }
+}
+
+async fn a_shared_right_is_looked_at_for(lost: &str, told: &str, member: &str) {
+    let stage = Stage::set(On::Sqlite).await;
+    let (mut replica, inlet) = listening(&stage, 1).await;
+    let mut same = stage.directory.put("steel", "s1", 1, &[PLAN]);
+    same.email = "m1@example.com".to_owned();
+    stage.directory.insert(same.clone());
+    stage.directory.publish(&same.state.unwrap()).await;
+    second_gym_in_sync(&stage, &mut replica, "steel").await;
+    let right = right_of(&stage, GYM, "m1", None).await;
+    assert_eq!(right_of(&stage, "steel", "s1", None).await, right);
+
+    *inlet.lost.lock().unwrap() = Some(lost.to_owned());
+    stage.kisi.remove_by_hand(right).await;
+    right_of(&stage, told, member, Some(right)).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_kisi_refuses_fails_no_pass_and_is_asked_for_again_a_day_later() {
+    let stage = Stage::set(On::Sqlite).await;
+    let url = Inlet::default().open().await;
+    let clock = Later::default();
+    let flags = [
+        ("kisi-events-url", url.as_str()),
+        ("reconcile-every", "96h"),
+    ];
+    let mut replica = stage.start_at(Arc::new(clock.clone()), &flags).await;
+    let fault = Fault::Status(403);
+    stage.kisi.fail("POST", "/integrations", 1, fault).await;
+    // Each of these passes ends as done.
+    stage.in_sync(&mut replica, 1).await;
+    assert!(stage.kisi.webhooks().is_empty());
+    let shown = replica.integration().await;
+    assert_eq!((shown.state.as_str(), shown.attention.len()), ("active", 0));
+    for (later, made) in [(0, 0), (25, 1)] {
+        for _ in 0..later {
+            clock.by_an_hour();
+        }
+        assert_eq!(replica.sync().await.state, "done");
+        assert_eq!(stage.kisi.webhooks().len(), made);
+        assert_eq!(stage.kisi.writes().await.len(), made);
+    }
     replica.stop().await;
 }
