@@ -49,6 +49,7 @@ fn integration() -> wire::Integration {
         conflicts: vec![wire::Conflict {
             member_ids: vec!["m_1".to_owned()],
             what: "same_email".to_owned(),
+            who: "staff".to_owned(),
         }],
         policies: Some(wire::Policies {
             unmanaged: "leave".to_owned(),
@@ -89,7 +90,7 @@ fn integration_json() -> Value {
         "place_id": 7,
         "associations": [{"plan_id": "gold", "group_id": 11}],
         "plans_without_group": [{"plan_id": "silver", "members": 4}],
-        "conflicts": [{"member_ids": ["m_1"], "what": "same_email"}],
+        "conflicts": [{"member_ids": ["m_1"], "what": "same_email", "who": "staff"}],
         "attention": [],
         "policies": {"unmanaged": "leave", "member_resume": "request", "user_mode": "managed"},
         "unmanaged": 2,

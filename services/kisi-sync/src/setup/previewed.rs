@@ -10,7 +10,7 @@ use sea_orm::DbErr;
 
 use super::preview::Planned;
 use super::rights::{opens, summary};
-use super::show::{conflicts, plans_without_group};
+use super::show::{conflict, conflicts, plans_without_group};
 use crate::rights::{People, Reading};
 use crate::store::other_rights::Model;
 use crate::store::{instant, members};
@@ -86,10 +86,8 @@ impl<'a> Previewed<'a> {
             };
             // Whoever has rights of ours keeps them.
             if !placed.contains(member) && self.left_out.insert(member.to_owned()) {
-                self.conflicts.push(api::Conflict {
-                    member_ids: vec![member.to_owned()],
-                    what: "kisi_staff".to_owned(),
-                });
+                let members = vec![member.to_owned()];
+                self.conflicts.push(conflict("kisi_staff", members));
             }
         }
         for twins in people.twins() {
@@ -113,10 +111,8 @@ impl<'a> Previewed<'a> {
         };
         for other in others.iter().filter(|id| let_in.contains(id.as_str())) {
             if self.left_out.insert((*other).clone()) {
-                self.conflicts.push(api::Conflict {
-                    member_ids: vec![(*other).clone(), (*first).clone()],
-                    what: "same_email".to_owned(),
-                });
+                let twins = vec![(*other).clone(), (*first).clone()];
+                self.conflicts.push(conflict("same_email", twins));
             }
         }
     }

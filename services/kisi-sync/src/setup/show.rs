@@ -153,16 +153,22 @@ pub(super) fn conflicts(members: &[members::Model]) -> Vec<api::Conflict> {
     members
         .iter()
         .filter_map(|member| {
-            let conflict = member.conflict.as_deref()?;
-            let (what, twin) = conflict
+            let held = member.conflict.as_deref()?;
+            let (what, twin) = held
                 .split_once(':')
-                .map_or((conflict, None), |(what, twin)| (what, Some(twin)));
+                .map_or((held, None), |(what, twin)| (what, Some(twin)));
             let mut member_ids = vec![member.member_id.clone()];
             member_ids.extend(twin.map(str::to_owned));
-            Some(api::Conflict {
-                member_ids,
-                what: what.to_owned(),
-            })
+            Some(conflict(what, member_ids))
         })
         .collect()
+}
+
+/// Who is who at Kisi nobody but the gym can say.
+pub(super) fn conflict(what: &str, member_ids: Vec<String>) -> api::Conflict {
+    api::Conflict {
+        member_ids,
+        what: what.to_owned(),
+        who: "staff".to_owned(),
+    }
 }

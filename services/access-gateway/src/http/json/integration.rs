@@ -225,6 +225,8 @@ pub struct ConflictBody {
     pub member_ids: Vec<String>,
     /// `same_email` or `kisi_staff`.
     pub what: String,
+    /// Who has to act: `staff`.
+    pub who: String,
 }
 
 impl From<wire::Conflict> for ConflictBody {
@@ -232,6 +234,7 @@ impl From<wire::Conflict> for ConflictBody {
         Self {
             member_ids: conflict.member_ids,
             what: conflict.what,
+            who: conflict.who,
         }
     }
 }
@@ -240,7 +243,8 @@ impl From<wire::Conflict> for ConflictBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttentionBody {
     /// `key_invalid`, `key_rights`, `group_missing`, `place_missing`, `kisi_unreachable`,
-    /// `plan_held` or `listing_distrusted`.
+    /// `plan_held`, `listing_distrusted`, `listing_failing`, `grants_failing`,
+    /// `group_without_doors` or `another_writer`.
     pub what: String,
     /// The group, place or held plan it is about.
     #[serde(skip_serializing_if = "String::is_empty")]
