@@ -15,6 +15,7 @@ use crate::apply::new_row;
 use crate::hints;
 use crate::record::{self, Outcome};
 use crate::shared::Shared;
+use crate::sharing;
 use crate::snapshot::Snapshot;
 use crate::steps::Step;
 use crate::store::members::{self, WantedPlan};
@@ -128,11 +129,12 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         shared.outbox.notify_one();
         return Ok(Stored::Answered);
     };
+    let others = sharing::wanted_by(&txn, &ours.others, now).await?;
     let mut snapshot = Snapshot {
         integration: integration.into(),
         member: save(&txn, member, known).await?,
         rows: ours.rows,
-        shared: ours.shared,
+        shared: others,
         read_at: now,
     };
     match shared.leases.held(&snapshot.integration.lease_key) {

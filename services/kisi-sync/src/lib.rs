@@ -10,6 +10,7 @@ pub mod apply;
 pub mod audit;
 pub mod brake;
 pub mod record;
+pub mod sharing;
 pub mod snapshot;
 pub mod steps;
 pub mod worker;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait, DbErr};
 
+use crate::sharing::{self, Shared};
 use crate::steps::{self, Situation, Window};
 use crate::store::members::CHANGED;
 use crate::store::{applied_grants, integrations, members};
@@ -15,8 +16,8 @@ pub struct Snapshot {
     pub integration: Arc<integrations::Model>,
     pub member: members::Model,
     pub rows: Vec<applied_grants::Model>,
-    /// Assignments of `rows` that another gym's rows hold too.
-    pub shared: BTreeSet<i64>,
+    /// Assignments of `rows` that another gym's rows hold too, and what it wants of them.
+    pub shared: Shared,
     /// When it was read, microseconds since 1970; 0 once it may be behind the tables.
     pub read_at: i64,
 }
@@ -44,7 +45,7 @@ impl Snapshot {
             integration: Arc::new(integration),
             member: member_row,
             rows: held.rows,
-            shared: held.shared,
+            shared: sharing::wanted_by(db, &held.others, now).await?,
             read_at: now,
         }))
     }
@@ -54,13 +55,34 @@ impl Snapshot {
         (0..=FRESH).contains(&(now - self.read_at))
     }
 
-    /// The groups this member should have, by the gym's associations.
+    /// The groups this member should have, by the gym's associations. A right that other gyms hold
+    /// too is to be open whenever one of them wants it.
     pub fn wanted(&self, now: i64) -> Result<BTreeMap<i64, Window>, DbErr> {
         if self.member.erased {
             return Ok(BTreeMap::new());
         }
         let associations = self.integration.associations()?;
-        Ok(steps::wanted(&self.member.plans()?, &associations, now))
+        let mut wanted = steps::wanted(&self.member.plans()?, &associations, now);
+        for row in &self.rows {
+            let theirs = row.assignment_id.and_then(|id| self.shared.get(&id));
+            if let (Some(ours), Some(Some(theirs))) = (wanted.get_mut(&row.group_id), theirs) {
+                *ours = ours.union(*theirs);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Asks anew who else holds these rights, and what they want of them.
+    pub async fn renew_shared<C: ConnectionTrait>(
+        &mut self,
+        db: &C,
+        now: i64,
+    ) -> Result<(), DbErr> {
+        let (organization, member) = (self.integration.organization(), &self.member);
+        let held =
+            applied_grants::of_member(db, organization, &member.gym_id, &member.member_id).await?;
+        self.shared = sharing::wanted_by(db, &held.others, now).await?;
+        Ok(())
     }
 
     /// What the next step is decided from.

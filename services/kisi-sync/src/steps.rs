@@ -21,7 +21,7 @@ pub struct Window {
 
 impl Window {
     /// A beginning that has passed is no beginning.
-    fn as_of(self, now: i64) -> Self {
+    pub fn as_of(self, now: i64) -> Self {
         Self {
             from: self.from.map(whole).filter(|from| *from > now),
             until: self.until.map(whole),
@@ -29,7 +29,7 @@ impl Window {
     }
 
     /// Open whenever either is.
-    fn union(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         let both = |a: Option<i64>, b: Option<i64>, pick: fn(i64, i64) -> i64| match (a, b) {
             (Some(a), Some(b)) => Some(pick(a, b)),
             _ => None,

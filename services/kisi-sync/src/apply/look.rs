@@ -224,6 +224,10 @@ impl Engine {
                 others.insert(group);
             }
         }
+        if !taken.is_empty() {
+            let now = self.shared.now();
+            attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+        }
         let in_the_way: Vec<i64> = attempt
             .snapshot
             .rows

@@ -8,7 +8,6 @@ use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::row_window;
-use crate::store::applied_grants;
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
@@ -35,8 +34,8 @@ impl Engine {
         }
     }
 
-    /// DELETE of a row of ours; a right that another gym of the organization shares stays. `action`
-    /// is what the audit log calls it.
+    /// DELETE of a row of ours; a right that another gym of the organization shares is left to it.
+    /// `action` is what the audit log calls it.
     pub(super) async fn delete(
         &self,
         attempt: &mut Attempt,
@@ -47,48 +46,66 @@ impl Engine {
         let Some(model) = attempt.row(row) else {
             return Ok(());
         };
-        let (organization, assignment) = (model.organization_id, model.assignment_id);
-        let group = model.group_id;
+        let (group, assignment) = (model.group_id, model.assignment_id);
         let Some(assignment) = assignment else {
             attempt.remove_row(row);
             return Ok(());
         };
-        let is_shared = if attempt.snapshot.is_fresh(self.shared.now()) {
-            attempt.snapshot.shared.contains(&assignment)
-        } else {
-            applied_grants::holders(&self.shared.db, organization, assignment).await? > 1
+        let now = self.shared.now();
+        if !attempt.snapshot.is_fresh(now) {
+            attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+        }
+        let is_over = match attempt.snapshot.shared.get(&assignment).copied() {
+            Some(theirs) => self.leave_to_others(attempt, row, theirs).await?,
+            None => {
+                self.delete_at_kisi(attempt, group, assignment, action, lane)
+                    .await?
+            }
         };
-        if !is_shared {
-            let turn = self.turn(attempt, lane).await?;
-            attempt.sends(self.shared.now());
-            self.bursts.wrote(&attempt.snapshot.member.member_id);
-            let answer = self
-                .kisi
-                .delete_role_assignment(turn.into(), assignment)
-                .await;
-            let entry = Entry::new(action).request("DELETE /role_assignments/{id}", &[]);
-            let entry = entry.group(group).object(assignment);
-            match answer {
-                Ok(Deletion::Deleted) => {
-                    self.brake.wrote(group);
-                    attempt.did(entry, self.shared.now());
+        if is_over {
+            attempt.remove_row(row);
+            self.doubts.settle_taken(&attempt.snapshot.member.member_id);
+        }
+        Ok(())
+    }
+
+    /// DELETE; answers whether it is gone. Only a limit leaves it standing.
+    pub(super) async fn delete_at_kisi(
+        &self,
+        attempt: &mut Attempt,
+        group: i64,
+        assignment: i64,
+        action: &'static str,
+        lane: Lane,
+    ) -> Result<bool, Trouble> {
+        let turn = self.turn(attempt, lane).await?;
+        attempt.sends(self.shared.now());
+        self.bursts.wrote(&attempt.snapshot.member.member_id);
+        let answer = self
+            .kisi
+            .delete_role_assignment(turn.into(), assignment)
+            .await;
+        let entry = Entry::new(action).request("DELETE /role_assignments/{id}", &[]);
+        let entry = entry.group(group).object(assignment);
+        match answer {
+            Ok(Deletion::Deleted) => {
+                self.brake.wrote(group);
+                attempt.did(entry, self.shared.now());
+                Ok(true)
+            }
+            Ok(Deletion::AlreadyGone) => {
+                attempt.did(entry.detail("gone_before"), self.shared.now());
+                Ok(true)
+            }
+            Err(KisiError::RateLimited { .. }) => Ok(false),
+            Err(error) => {
+                if error.is_outcome_unknown() {
+                    attempt.may_have_done(entry);
+                    self.doubts.note_taken(&attempt.snapshot.member.member_id);
                 }
-                Ok(Deletion::AlreadyGone) => {
-                    attempt.did(entry.detail("gone_before"), self.shared.now());
-                }
-                Err(KisiError::RateLimited { .. }) => return Ok(()),
-                Err(error) => {
-                    if error.is_outcome_unknown() {
-                        attempt.may_have_done(entry);
-                        self.doubts.note_taken(&attempt.snapshot.member.member_id);
-                    }
-                    return Err(Trouble::of(error));
-                }
+                Err(Trouble::of(error))
             }
         }
-        attempt.remove_row(row);
-        self.doubts.settle_taken(&attempt.snapshot.member.member_id);
-        Ok(())
     }
 }
 

@@ -1,19 +1,20 @@
 //! Windows: changed in place where Kisi does that, replaced where it does not.
 
 use kisi_client::model::{NewGroupAssignment, RoleAssignment};
-use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
+use kisi_client::{KisiError, KisiRead, KisiWrite, Lane, Turn};
+use sea_orm::TransactionTrait;
 
 use super::grant::granting;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::steps::{Window, row_window};
-use crate::store::applied_grants::INTENDED;
+use crate::store::applied_grants::{self, INTENDED};
 use crate::store::{instant, micros};
 
 impl Engine {
-    /// PATCH, read back, and where the window did not move: replace, new before old; where Kisi
-    /// allows no second row, old and at once new.
+    /// PATCH, read back, and where the window did not move: replace. What other gyms hold too is
+    /// asked for once more right before, so that two that decide together do not undo one another.
     pub(super) async fn change_window(
         &self,
         attempt: &mut Attempt,
@@ -33,6 +34,36 @@ impl Engine {
             return self.delete(attempt, row, "replaced", Lane::Grant).await;
         }
         let turn = self.turn(attempt, Lane::Grant).await?;
+        let now = self.shared.now();
+        attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+        if attempt.snapshot.wanted(now)?.get(&group) != Some(&window) {
+            // Another gym that shares it has decided meanwhile.
+            return Ok(());
+        }
+        let found = match self.patch(attempt, turn, group, assignment, window).await? {
+            Patched::Limited => return Ok(()),
+            Patched::Gone => {
+                attempt.remove_row(row);
+                return Ok(());
+            }
+            Patched::Moved(found) => found,
+            Patched::AsBefore => return self.replace(attempt, row, window, user).await,
+        };
+        attempt.complete(row, &found, window);
+        attempt.outcome.windows += 1;
+        let moved = (assignment, assignment);
+        self.tell_holders(attempt, moved, window).await
+    }
+
+    /// PATCH and a look at what came of it.
+    async fn patch(
+        &self,
+        attempt: &mut Attempt,
+        turn: Turn,
+        group: i64,
+        assignment: i64,
+        window: Window,
+    ) -> Result<Patched, Trouble> {
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);
         let patched = self
@@ -41,7 +72,7 @@ impl Engine {
             .await;
         match patched {
             Ok(()) => {}
-            Err(KisiError::RateLimited { .. }) => return Ok(()),
+            Err(KisiError::RateLimited { .. }) => return Ok(Patched::Limited),
             Err(error) if error.is_unprocessable() || error.is_not_found() => {}
             Err(error) => return Err(Trouble::of(error)),
         }
@@ -50,24 +81,35 @@ impl Engine {
             .kisi
             .find_role_assignment(Lane::Grant, assignment)
             .await;
-        match read.map_err(Trouble::of)? {
-            None => {
-                attempt.remove_row(row);
-                return Ok(());
-            }
-            Some(found) if found.window() == kisi_window(window) => {
-                let fields = ["notify", "valid_from", "valid_until"];
-                let entry = Entry::new("window_changed")
-                    .request("PATCH /role_assignments/{id}", &fields)
-                    .group(group)
-                    .object(assignment);
-                attempt.did(entry, self.shared.now());
-                attempt.complete(row, &found, window);
-                attempt.outcome.windows += 1;
-                return Ok(());
-            }
-            Some(_) => {}
+        let Some(found) = read.map_err(Trouble::of)? else {
+            return Ok(Patched::Gone);
+        };
+        if found.window() != kisi_window(window) {
+            return Ok(Patched::AsBefore);
         }
+        let fields = ["notify", "valid_from", "valid_until"];
+        let entry = Entry::new("window_changed")
+            .request("PATCH /role_assignments/{id}", &fields)
+            .group(group)
+            .object(assignment);
+        attempt.did(entry, self.shared.now());
+        Ok(Patched::Moved(Box::new(found)))
+    }
+
+    /// New before old; where Kisi takes no second row, old and at once new, for all who hold it.
+    async fn replace(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        window: Window,
+        user: i64,
+    ) -> Result<(), Trouble> {
+        let Some(old) = attempt.row(row) else {
+            return Ok(());
+        };
+        let (group, Some(assignment)) = (old.group_id, old.assignment_id) else {
+            return Ok(());
+        };
         let new = self
             .insert(attempt, group, window, user, INTENDED, None)
             .await?;
@@ -90,14 +132,101 @@ impl Engine {
             Err(error) if error.is_already_exists() || error.is_unprocessable() => {
                 attempt.remove_row(new);
                 self.write(attempt).await?;
-                self.delete(attempt, row, "replaced", Lane::Revoke).await?;
-                // The next steps grant it anew, ahead of all other work.
+                let lane = Lane::Revoke;
+                let is_gone = self
+                    .delete_at_kisi(attempt, group, assignment, "replaced", lane)
+                    .await?;
+                if !is_gone {
+                    return Ok(());
+                }
+                attempt.remove_row(row);
+                self.doubts.settle_taken(&attempt.snapshot.member.member_id);
                 attempt.outcome.windows += 1;
-                Ok(())
+                self.write(attempt).await?;
+                let new = self
+                    .insert(attempt, group, window, user, INTENDED, None)
+                    .await?;
+                self.grant(attempt, new, group, lane).await?;
+                let made = attempt.row(new).and_then(|row| row.assignment_id);
+                match made {
+                    Some(made) => self.tell_holders(attempt, (assignment, made), window).await,
+                    // The next steps grant it, ahead of all other work.
+                    None => Ok(()),
+                }
             }
             Err(error) => self.grant_failed(attempt, new, group, error).await,
         }
     }
+
+    /// A right that is left to the other gyms that hold it, with the window that they want; answers
+    /// whether it is.
+    pub(super) async fn leave_to_others(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        theirs: Option<Window>,
+    ) -> Result<bool, Trouble> {
+        let now = self.shared.now();
+        let (Some(model), Some(theirs)) = (attempt.row(row), theirs) else {
+            return Ok(true);
+        };
+        let (group, Some(assignment)) = (model.group_id, model.assignment_id) else {
+            return Ok(true);
+        };
+        let stands = row_window(model);
+        if stands.opens_like(theirs, now) || stands.has_ended(now) {
+            return Ok(true);
+        }
+        let turn = self.turn(attempt, attempt.grant_lane(false)).await?;
+        let now = self.shared.now();
+        attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+        if attempt.snapshot.shared.get(&assignment) != Some(&Some(theirs)) {
+            return Ok(false);
+        }
+        match self.patch(attempt, turn, group, assignment, theirs).await? {
+            Patched::Limited => Ok(false),
+            Patched::Moved(_) => {
+                let moved = (assignment, assignment);
+                self.tell_holders(attempt, moved, theirs).await?;
+                Ok(true)
+            }
+            // Their next pass replaces it.
+            Patched::AsBefore | Patched::Gone => Ok(true),
+        }
+    }
+
+    /// What was done to a right that several gyms hold is in the rows of all of them.
+    async fn tell_holders(
+        &self,
+        attempt: &mut Attempt,
+        (from, to): (i64, i64),
+        window: Window,
+    ) -> Result<(), Trouble> {
+        self.write(attempt).await?;
+        let is_shared = attempt.snapshot.shared.contains_key(&from);
+        if is_shared {
+            let organization = attempt.snapshot.integration.organization();
+            let (db, now) = (&self.shared.db, self.shared.now());
+            let txn = db.begin().await?;
+            if !self.lease.keep(&txn).await? {
+                attempt.lease_lost = true;
+                return Err(Trouble::NotOwner);
+            }
+            applied_grants::move_all(&txn, organization, (from, to), window, now).await?;
+            txn.commit().await?;
+            attempt.snapshot.renew_shared(db, now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of a window that was to be changed in place.
+enum Patched {
+    Moved(Box<RoleAssignment>),
+    AsBefore,
+    Gone,
+    /// Told to wait: nothing was done.
+    Limited,
 }
 
 pub(super) fn kisi_window(window: Window) -> kisi_client::model::Window {

@@ -13,6 +13,7 @@ use super::ReconcileError;
 use crate::brake::Brake;
 use crate::observe::{self, GroupsSeen, Known, Observed};
 use crate::shared::Shared;
+use crate::sharing::{self, Shared as Shares};
 use crate::steps;
 use crate::store::{applied_grants, instant, integrations, members};
 
@@ -30,6 +31,8 @@ pub struct View {
     pub groups: GroupsSeen,
     /// Assignments of other gyms in the same organization.
     elsewhere: BTreeSet<i64>,
+    /// Those of them that this gym holds too, and what the others want of them.
+    shared: Shares,
     /// The gym's counts, where it is worked on here.
     brake: Option<Arc<Brake>>,
 }
@@ -51,12 +54,15 @@ impl View {
             .into_tuple()
             .all(&shared.db)
             .await?;
+        let read_at = shared.now();
+        let others = applied_grants::of_others(&shared.db, organization, &gym).await?;
         Ok(Self {
             integration,
             members,
             rows,
-            read_at: shared.now(),
+            read_at,
             groups: GroupsSeen::default(),
+            shared: sharing::wanted_by(&shared.db, &others, read_at).await?,
             elsewhere: elsewhere.into_iter().flatten().collect(),
             brake: shared.workers.brake(&gym),
         })
@@ -149,6 +155,21 @@ impl View {
         ended.filter_map(|row| row.assignment_id).collect()
     }
 
+    /// What other gyms want of the rights that they share with this one, by member and group.
+    fn wanted_by_others(&self) -> BTreeMap<(&str, i64), steps::Window> {
+        let mut wanted = BTreeMap::new();
+        for row in &self.rows {
+            let theirs = row.assignment_id.and_then(|id| self.shared.get(&id));
+            if let Some(Some(theirs)) = theirs {
+                let known = wanted
+                    .entry((row.member_id.as_str(), row.group_id))
+                    .or_insert(*theirs);
+                *known = known.union(*theirs);
+            }
+        }
+        wanted
+    }
+
     /// What would make Kisi agree. Members with work of their own under way are left out, and so
     /// is whoever was touched since `began`.
     pub fn plan(
@@ -158,6 +179,7 @@ impl View {
         began: i64,
     ) -> Result<Plan, DbErr> {
         let busy = self.busy(began);
+        let theirs = self.wanted_by_others();
         let mut desired = DesiredGrants::default();
         for member in &self.members {
             if member.erased || busy.contains(member.member_id.as_str()) {
@@ -167,6 +189,10 @@ impl View {
                 continue;
             };
             for (group, window) in steps::wanted(&member.plans()?, &associations, began) {
+                let key = (member.member_id.as_str(), group);
+                let window = theirs
+                    .get(&key)
+                    .map_or(window, |theirs| window.union(*theirs));
                 let window = Window {
                     from: window.from.map(instant),
                     until: window.until.map(instant),

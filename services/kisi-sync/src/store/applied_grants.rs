@@ -51,8 +51,8 @@ pub const STANDING: &str = "standing";
 pub struct OfMember {
     /// The member's rows, by id.
     pub rows: Vec<Model>,
-    /// Assignments of these rows that another gym's rows hold too.
-    pub shared: BTreeSet<i64>,
+    /// Rows of other gyms that hold the same assignments.
+    pub others: Vec<Model>,
 }
 
 /// One member's rows in the organization that the gym's key belongs to. Rows of a former one are
@@ -86,10 +86,7 @@ pub async fn of_member<C: ConnectionTrait>(
     let (rows, others): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|row| row.gym_id == gym && row.member_id == member);
-    Ok(OfMember {
-        rows,
-        shared: others.iter().filter_map(|row| row.assignment_id).collect(),
-    })
+    Ok(OfMember { rows, others })
 }
 
 #[derive(FromQueryResult)]
@@ -189,6 +186,47 @@ pub async fn assignments<C: ConnectionTrait>(
         .all(db)
         .await?;
     Ok(ids.into_iter().collect())
+}
+
+/// Rows of other gyms in the organization that hold an assignment of this one too.
+pub async fn of_others<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+    gym: &str,
+) -> Result<Vec<Model>, DbErr> {
+    let columns = columns::<Entity>();
+    let sql = format!(
+        "select {columns} from applied_grants
+        where organization_id = $1 and gym_id <> $2 and assignment_id in (
+            select assignment_id from applied_grants
+            where organization_id = $1 and gym_id = $2 and assignment_id is not null)"
+    );
+    let values = [organization.into(), gym.into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter().map(Model::in_places).collect()
+}
+
+/// Every row that holds this assignment holds that one from now on, with this window. A pass that
+/// listed it before leaves these members for the next one.
+pub async fn move_all<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+    (from, to): (i64, i64),
+    window: crate::steps::Window,
+    now: i64,
+) -> Result<(), DbErr> {
+    use sea_orm::sea_query::Expr;
+    Entity::update_many()
+        .col_expr(Column::AssignmentId, Expr::value(to))
+        .col_expr(Column::ValidFrom, Expr::value(window.from))
+        .col_expr(Column::ValidUntil, Expr::value(window.until))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::AssignmentId.eq(from))
+        .exec(db)
+        .await
+        .map(drop)
 }
 
 /// How many rows hold the same assignment: more than one where two gyms share it.

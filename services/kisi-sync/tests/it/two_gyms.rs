@@ -3,6 +3,9 @@
 
 use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
+use contracts::wire;
+use jiff::{SignedDuration, Timestamp};
+use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
 
 use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
 use crate::kisi::{GROUP, PLACE};
@@ -63,8 +66,23 @@ async fn answer(stage: &Stage, gym: &str, member: &str, version: i64) -> AccessA
 
 /// The same person in both gyms.
 async fn decide(stage: &Stage, gym: &str, member: &str, version: i64, plans: &[&str]) {
+    decide_until(stage, gym, member, version, plans, None).await;
+}
+
+/// With an end of all plans.
+async fn decide_until(
+    stage: &Stage,
+    gym: &str,
+    member: &str,
+    version: i64,
+    plans: &[&str],
+    until: Option<Timestamp>,
+) {
     let mut person = stage.directory.put(gym, member, version, plans);
     person.email = "ada@example.com".to_owned();
+    for plan in &mut person.state.as_mut().unwrap().plans {
+        plan.valid_until = until.map(wire::timestamp);
+    }
     stage.directory.insert(person.clone());
     stage.directory.publish(&person.state.unwrap()).await;
 }
@@ -130,4 +148,122 @@ async fn nothing_is_removed_while_the_other_gym_wants_it_by_one_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_removed_while_the_other_gym_wants_it_by_two_keys() {
     nothing_is_removed_while_the_other_gym_wants_it(true).await;
+}
+
+/// Until when the door is open to her at Kisi, by whichever right lasts longest; None without an
+/// end.
+async fn open_until(stage: &Stage) -> Option<Timestamp> {
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert!(!rows.is_empty(), "the door is shut");
+    let ends = rows.iter().map(|row| row["valid_until"].as_str());
+    ends.map(|end| end.map(|end| end.parse::<Timestamp>().unwrap()))
+        .reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+        .unwrap()
+}
+
+/// Passes of both gyms, until there is nothing left to do; what each wrote.
+async fn settled(stage: &Stage, replica: &mut Running) -> usize {
+    let mut written = 0;
+    for round in 0..2 {
+        stage.kisi.forget_requests().await;
+        for gym in [GYM, OTHER] {
+            assert_eq!(sync(replica, gym).await.state, "done");
+        }
+        let writes = stage.kisi.writes().await;
+        written += writes.len();
+        assert!(round == 0 || writes.is_empty(), "undone again: {writes:?}");
+    }
+    written
+}
+
+async fn a_shared_right_is_open_while_either_gym_wants_it(
+    second_key: bool,
+    patch: PatchWindow,
+    duplicate: DuplicateAssignment,
+) {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = patch;
+        settings.duplicate_assignments = duplicate;
+    });
+    let mut replica = stage.start().await;
+    let key = stage.kisi.api_key();
+    let other_key = match second_key {
+        true => stage.kisi.second_key(),
+        false => key.clone(),
+    };
+    decide(&stage, GYM, "m1", 1, &[PLAN]).await;
+    decide(&stage, OTHER, "s1", 1, &[PLAN]).await;
+    in_sync(&mut replica, GYM, &key).await;
+    in_sync(&mut replica, OTHER, &other_key).await;
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let end = |hours| Some(now.checked_add(SignedDuration::from_hours(hours)).unwrap());
+    let in_place = matches!(patch, PatchWindow::Apply);
+
+    // One gym's end is no end while the other has none.
+    stage.kisi.forget_requests().await;
+    let soon = now.checked_add(SignedDuration::from_secs(3)).unwrap();
+    decide_until(&stage, GYM, "m1", 2, &[PLAN], Some(soon)).await;
+    answer(&stage, GYM, "m1", 2).await;
+    assert!(stage.kisi.writes().await.is_empty());
+    assert_eq!(settled(&stage, &mut replica).await, 0);
+    testkit::eventually("the end has passed", SOON, async || Timestamp::now() > soon).await;
+    assert_eq!(settled(&stage, &mut replica).await, 0);
+    assert_eq!(open_until(&stage).await, None);
+
+    // Whoever decides, the later of both ends counts, and nobody's pass has anything to undo.
+    decide_until(&stage, GYM, "m1", 3, &[PLAN], end(5)).await;
+    answer(&stage, GYM, "m1", 3).await;
+    decide_until(&stage, OTHER, "s1", 2, &[PLAN], end(48)).await;
+    answer(&stage, OTHER, "s1", 2).await;
+    assert_eq!(open_until(&stage).await, end(48));
+    let written = settled(&stage, &mut replica).await;
+    assert!(!in_place || written == 0, "{written}");
+    decide_until(&stage, GYM, "m1", 4, &[PLAN], end(72)).await;
+    answer(&stage, GYM, "m1", 4).await;
+    assert_eq!(open_until(&stage).await, end(72));
+    let written = settled(&stage, &mut replica).await;
+    assert!(!in_place || written == 0, "{written}");
+    assert_eq!(open_until(&stage).await, end(72));
+
+    // Who leaves it leaves the other with the end that is wanted there.
+    decide(&stage, GYM, "m1", 5, &[]).await;
+    assert_eq!(answer(&stage, GYM, "m1", 5).await.grants.len(), 0);
+    assert!(!in_place || open_until(&stage).await == end(48));
+    let written = settled(&stage, &mut replica).await;
+    assert!(!in_place || written == 0, "{written}");
+    assert_eq!(open_until(&stage).await, end(48));
+    let one = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(one.len(), 1, "{one:?}");
+
+    // And the last of them ends it.
+    decide(&stage, OTHER, "s1", 3, &[]).await;
+    assert_eq!(answer(&stage, OTHER, "s1", 3).await.outcome, "revoked");
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    stage.kisi.assert_nothing_was_refused().await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_is_open_while_either_gym_wants_it_by_one_key() {
+    let (patch, duplicate) = (PatchWindow::Apply, DuplicateAssignment::Conflict);
+    a_shared_right_is_open_while_either_gym_wants_it(false, patch, duplicate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_is_open_while_either_gym_wants_it_by_two_keys() {
+    let (patch, duplicate) = (PatchWindow::Apply, DuplicateAssignment::Conflict);
+    a_shared_right_is_open_while_either_gym_wants_it(true, patch, duplicate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_that_must_be_replaced_is_replaced_for_both_gyms() {
+    let (patch, duplicate) = (PatchWindow::Ignore, DuplicateAssignment::Conflict);
+    a_shared_right_is_open_while_either_gym_wants_it(true, patch, duplicate).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_beside_which_another_may_stand_is_no_loss_to_the_other_gym() {
+    let (patch, duplicate) = (PatchWindow::Refuse, DuplicateAssignment::NewRow);
+    a_shared_right_is_open_while_either_gym_wants_it(false, patch, duplicate).await;
 }
