@@ -2,7 +2,8 @@
 //!
 //! Counted are distinct members of one gym who lose their last row for a group, in two classes:
 //! *explained* losses each have a fact about that very member behind them (a payment, a date, an
-//! act of staff); *unexplained* ones do not (drift, a changed association, a short answer).
+//! act of staff); *unexplained* ones do not (drift, a changed association, an
+//! imported roster, a short answer).
 
 use crate::words::words;
 

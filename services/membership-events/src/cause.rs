@@ -36,6 +36,8 @@ pub enum CauseOf {
         actor: String,
         /// When.
         at: Timestamp,
+        /// A person confirmed exactly this by its digest.
+        confirmed: bool,
         /// The trace it belongs to.
         traceparent: Option<String>,
     },
@@ -142,10 +144,13 @@ impl CauseOf {
                 let cause = told("billing_event", id.clone(), self.actor(), *received_at);
                 (*occurred_at, cause)
             }
-            Self::Call { rpc, at, .. } => {
+            Self::Call {
+                rpc, at, confirmed, ..
+            } => {
                 let kind = match *rpc {
                     "PutOverride" | "ClearOverride" => "override",
                     "DeleteMember" => "erasure",
+                    "ImportRoster" if *confirmed => "confirmed_import",
                     "ImportRoster" => "import",
                     _ => "call",
                 };

@@ -47,6 +47,7 @@ impl By {
             rpc: self.rpc,
             actor: self.actor.clone(),
             at: decisions.now(),
+            confirmed: false,
             traceparent: event_bus::trace_context::current(),
         }
     }

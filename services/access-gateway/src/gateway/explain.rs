@@ -78,6 +78,9 @@ fn message(cause: &Cause) -> String {
         "call" => format!("The membership was changed ({}).", cause.id),
         "timer" => "A date was reached.".to_owned(),
         "import" => "The gym's roster was imported.".to_owned(),
+        "confirmed_import" => {
+            "A roster without this membership was imported, and confirmed.".to_owned()
+        }
         "override" => "Staff let the member in, barred them, or took that back.".to_owned(),
         "erasure" => "The member was erased.".to_owned(),
         other => other.replace('_', " "),

@@ -113,10 +113,14 @@ impl Engine {
 /// ended by its window, and a change that a person confirmed is not counted.
 pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str> {
     let has_ended = |row| row_window(row).has_ended(now);
-    let is_loss = attempt.outcome.granted == 0
-        && !attempt.snapshot.member.approved
-        && !attempt.row(row).is_some_and(has_ended);
-    let class = match attempt.background {
+    let member = &attempt.snapshot.member;
+    let cause = member.cause().kind;
+    // In the background the newest version is not why.
+    let is_confirmed = member.approved || (cause == "confirmed_import" && !attempt.background);
+    let is_loss =
+        attempt.outcome.granted == 0 && !is_confirmed && !attempt.row(row).is_some_and(has_ended);
+    // A roster is one change of many members, and no fact about this one.
+    let class = match attempt.background || cause == "import" {
         true => "unexplained",
         false => "explained",
     };

@@ -71,6 +71,50 @@ async fn events_past_the_line_are_held_and_survive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_roster_takes_is_unexplained_unless_a_person_confirmed_it() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-unexplained-min", "2"),
+        ("brake-unexplained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 7).await;
+    let out = async |member: &str, kind: &str| {
+        let mut state = stage.directory.put(GYM, member, 2, &[]).state.unwrap();
+        state.cause.as_mut().unwrap().kind = kind.to_owned();
+        stage.directory.publish(&state).await;
+        let told = stage.answer(member, |answer| answer.version == 2).await;
+        told.outcome
+    };
+    for (member, outcome) in [
+        ("m1", "revoked"),
+        ("m2", "revoked"),
+        ("m3", "held"),
+        ("m4", "held"),
+    ] {
+        assert_eq!(out(member, "import").await, outcome, "{member}");
+    }
+    // Facts about the very member, and what was confirmed where it was shown, wait for nobody.
+    for (member, kind) in [
+        ("m5", "billing_event"),
+        ("m6", "confirmed_import"),
+        ("m7", "confirmed_import"),
+    ] {
+        assert_eq!(out(member, kind).await, "revoked", "{member}");
+    }
+    let plan = replica.plan_held().await;
+    assert_eq!((plan.class.as_str(), plan.revokes), ("unexplained", 2));
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.approve(&plan.id, &plan.digest).await.unwrap();
+    for member in ["m3", "m4"] {
+        stage
+            .answer(member, |answer| answer.outcome == "revoked")
+            .await;
+    }
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_lets_in_too_many_waits_until_it_is_approved_and_for_no_later_pass() {
     let stage = Stage::set(On::Sqlite).await;
     let flags = [("brake-grants-min", "2"), ("brake-grants-percent", "0")];

@@ -204,12 +204,23 @@ fn is_change(verdict: Verdict) -> bool {
     verdict == Verdict::Differs
 }
 
-/// What brings the decisions of an import about.
+/// What brings the decisions of an import about. Nobody was shown what it changes.
 fn cause(claimed: &Claimed) -> CauseOf {
+    cause_of(claimed, false)
+}
+
+/// What brings the ends of an import about: more than may be missing unasked are, and then a person
+/// has confirmed this very set.
+fn cause_of_ends(claimed: &Claimed) -> CauseOf {
+    cause_of(claimed, claimed.row.missing > claimed.row.allowed)
+}
+
+fn cause_of(claimed: &Claimed, confirmed: bool) -> CauseOf {
     CauseOf::Call {
         rpc: "ImportRoster",
         actor: claimed.row.actor.clone(),
         at: claimed.importer.decisions.now(),
+        confirmed,
         traceparent: None,
     }
 }

@@ -329,7 +329,9 @@ on_both! {
         let last = applied(world, rest).await;
         assert_eq!((last.missing, last.ending), (16, 16));
         assert_eq!(last.digest, summary.digest);
-        world.until_allowed(&name(18), false).await;
+        // What a person has confirmed says so, and no one else asks about it again.
+        let gone = world.until_allowed(&name(18), false).await;
+        assert_eq!(gone.cause.expect("a cause").kind, "confirmed_import");
         world.until_allowed(&name(2), true).await;
         world.until_allowed(&name(28), true).await;
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use access_domain::ids::MembershipId;
 
-use super::{Work, advanced, cause, kept};
+use super::{Work, advanced, cause_of_ends, kept};
 use crate::decide::with_billing;
 use crate::error::Error;
 use crate::roster::Stop;
@@ -27,7 +27,11 @@ pub(super) async fn apply(claimed: &Claimed, page: &[Staged]) -> Result<Work, St
 
 async fn apply_once(claimed: &Claimed, page: &[Staged]) -> Result<Option<Import>, Error> {
     let (gym, as_of) = (&claimed.row.gym_id, claimed.row.as_of);
-    let mut unit = claimed.importer.decisions.begin(cause(claimed)).await?;
+    let mut unit = claimed
+        .importer
+        .decisions
+        .begin(cause_of_ends(claimed))
+        .await?;
     let ids: BTreeSet<MembershipId> = page
         .iter()
         .filter_map(|row| row.row_id.parse().ok())
