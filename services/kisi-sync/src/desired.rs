@@ -135,6 +135,7 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         member: save(&txn, member, known).await?,
         rows: ours.rows,
         shared: others,
+        keeps_former: false,
         read_at: now,
     };
     match shared.leases.held(&snapshot.integration.lease_key) {

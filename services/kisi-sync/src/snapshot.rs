@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub rows: Vec<applied_grants::Model>,
     /// Assignments of `rows` that another gym's rows hold too, and what it wants of them.
     pub shared: Shared,
+    /// The former user was just found to have to stay.
+    pub keeps_former: bool,
     /// When it was read, microseconds since 1970; 0 once it may be behind the tables.
     pub read_at: i64,
 }
@@ -46,6 +48,7 @@ impl Snapshot {
             member: member_row,
             rows: held.rows,
             shared: sharing::wanted_by(db, &held.others, now).await?,
+            keeps_former: false,
             read_at: now,
         }))
     }
@@ -101,7 +104,7 @@ impl Snapshot {
             user: self.member.kisi_user_id,
             person_changed: !self.member.erased
                 && self.member.person_digest.as_deref() == Some(CHANGED),
-            former_user: self.member.former_user_id,
+            former_user: self.member.former_user_id.filter(|_| !self.keeps_former),
             looked: self.member.looked,
             opened_by_others,
             refused,

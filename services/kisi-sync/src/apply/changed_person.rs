@@ -91,24 +91,27 @@ impl Engine {
         Ok(())
     }
 
-    /// A former user without a right of ours: deleted, if nobody else wants it.
+    /// A former user without a right of ours: deleted, if nobody else wants it. One that others gave a
+    /// right is kept, and asked about again whenever the member is settled.
     pub(super) async fn leave_former(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         let Some(user) = attempt.snapshot.member.former_user_id else {
             return Ok(());
         };
-        if self.may_be_deleted(attempt, user).await? {
-            let turn = self.turn(attempt, Lane::Grant).await?;
-            attempt.sends(self.shared.now());
-            match self.kisi.delete_user(turn.into(), user).await {
-                Ok(_) => {
-                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
-                    attempt.did(entry.object(user), self.shared.now());
-                    // Phones go with their user.
-                    devices::remove_of_user(&self.shared.db, user).await?;
-                }
-                Err(error) if error.is_unprocessable() => {}
-                Err(error) => return Err(Trouble::of(error)),
+        if !self.may_be_deleted(attempt, user).await? {
+            attempt.snapshot.keeps_former = true;
+            return Ok(());
+        }
+        let turn = self.turn(attempt, Lane::Grant).await?;
+        attempt.sends(self.shared.now());
+        match self.kisi.delete_user(turn.into(), user).await {
+            Ok(_) => {
+                let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
+                attempt.did(entry.object(user), self.shared.now());
+                // Phones go with their user.
+                devices::remove_of_user(&self.shared.db, user).await?;
             }
+            Err(error) if error.is_unprocessable() => {}
+            Err(error) => return Err(Trouble::of(error)),
         }
         attempt.snapshot.member.former_user_id = None;
         attempt.changes.push(Change::Person);

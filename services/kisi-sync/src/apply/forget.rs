@@ -109,6 +109,8 @@ impl Engine {
         Ok(())
     }
 
+    /// Nobody else wants the user. What others gave goes with an erased member's, as she does; a mere
+    /// change of e-mail takes nothing away that others gave.
     pub(super) async fn may_be_deleted(
         &self,
         attempt: &mut Attempt,
@@ -128,10 +130,9 @@ impl Engine {
             .list_role_assignments(Lane::Grant, AssignmentFilter::User(user))
             .await;
         let rights = rights.map_err(Trouble::of)?;
+        let is_erased = attempt.snapshot.member.erased;
+        let mut rights_left = rights.items.iter();
         Ok(rights.complete
-            && rights
-                .items
-                .iter()
-                .all(|right| right.applies_to_type == AppliesToType::Group))
+            && rights_left.all(|right| is_erased && right.applies_to_type == AppliesToType::Group))
     }
 }

@@ -125,6 +125,7 @@ impl Pass {
                 member: held.clone(),
                 rows: Vec::new(),
                 shared: Default::default(),
+                keeps_former: false,
                 read_at: 0,
             };
             let window = steps::Window {

@@ -5,7 +5,7 @@ use contracts::access::v1::{Location, UnlockRequest};
 use contracts::integration::v1 as api;
 
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
-use crate::kisi::{Fault, GROUP};
+use crate::kisi::{Fault, GATE_ONLY, GROUP};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_members_with_one_e_mail_are_a_conflict_and_get_one_right() {
@@ -261,6 +261,33 @@ async fn a_changed_e_mail_moves_the_rights_to_a_new_user_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_e_mail_moves_the_rights_to_a_new_user_on_postgres() {
     a_changed_e_mail_moves_the_rights_to_a_new_user(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_takes_nothing_away_that_others_gave() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let given = stage.kisi.add_by_hand("m1@example.com", GATE_ONLY).await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    assert_eq!(replica.sync().await.state, "done");
+    let new = stage.kisi.user_of("new@example.com");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert!(rows.len() == 1 && rows[0]["assignee_id"] == new, "{rows:?}");
+    // The former user stays, and with it what others gave to it.
+    let former = stage.kisi.user_of("m1@example.com");
+    let rows = stage.kisi.group_rows(GATE_ONLY).await;
+    assert!(
+        rows.len() == 1 && rows[0]["id"] == given && rows[0]["assignee_id"] == former,
+        "{rows:?}"
+    );
+    // It goes once nobody gives it anything any more.
+    stage.kisi.remove_by_hand(given).await;
+    stage.directory.decide_as(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    let users = stage.kisi.emails_of_users();
+    assert!(!users.contains(&"m1@example.com".to_owned()), "{users:?}");
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
