@@ -31,13 +31,14 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     pub(super) fn grant_lane(&self, replaces: bool) -> Lane {
-        if self.background {
-            Lane::Reconcile
-        } else if replaces || self.outcome.revoked > 0 || self.outcome.windows > 0 {
-            // A revoke waits for this grant, or a door is shut meanwhile.
-            Lane::Revoke
-        } else {
-            Lane::Grant
+        let (revoked, windows) = (self.outcome.revoked > 0, self.outcome.windows > 0);
+        match self.background {
+            // A right was taken away to be given anew: until then a door is shut.
+            _ if windows => Lane::Revoke,
+            true => Lane::Reconcile,
+            // A revoke waits for this grant.
+            false if replaces || revoked => Lane::Revoke,
+            false => Lane::Grant,
         }
     }
 

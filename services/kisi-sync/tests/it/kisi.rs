@@ -139,6 +139,56 @@ impl Kisi {
         requests
     }
 
+    /// How often all rights of one user were listed.
+    pub fn looks_at(&self, user: i64) -> usize {
+        let state = self.simulator.shared().lock();
+        let of_user = format!("assignee_id={user}");
+        let listings = state.log.since(0).filter(|entry| {
+            entry.method == "GET"
+                && entry.route == "/role_assignments"
+                && entry.query.split('&').any(|part| part == of_user)
+        });
+        listings.count()
+    }
+
+    /// The key that event webhooks are signed with.
+    pub fn signature_keys(&self) -> Vec<String> {
+        let state = self.simulator.shared().lock();
+        let rows = state.world.integrations.values();
+        rows.filter_map(|row| row.signature_key.clone()).collect()
+    }
+
+    /// The secrets of every login that was ever made here and stands.
+    pub fn secrets(&self) -> Vec<String> {
+        let state = self.simulator.shared().lock();
+        let logins = state.world.logins.values();
+        logins.map(|login| login.secret.clone()).collect()
+    }
+
+    /// An app of Kisi's marketplace gives somebody a right.
+    pub async fn add_by_an_app(&self, email: &str, group: i64) {
+        let right = self.add_by_hand(email, group).await;
+        let mut state = self.simulator.shared().lock();
+        let row = state.world.assignments.get_mut(&right).unwrap();
+        row.created_by_type = Some("MarketplaceInstallation".to_owned());
+    }
+
+    /// What the user's metadata says, by key.
+    pub fn metadata_of(&self, email: &str) -> Value {
+        let state = self.simulator.shared().lock();
+        let user = state.world.users.values().find(|user| user.email == email);
+        Value::Object(user.unwrap().metadata.clone())
+    }
+
+    /// What the write asked for that came next after this was deleted.
+    pub fn write_after(&self, deleted: &str) -> Value {
+        let state = self.simulator.shared().lock();
+        let mut writes = state.log.since(0).filter(|entry| entry.method != "GET");
+        let found = writes.find(|entry| entry.method == "DELETE" && entry.path == deleted);
+        assert!(found.is_some(), "{deleted} was not deleted");
+        writes.next().unwrap().request_body.clone()
+    }
+
     /// Every exchange was valid against openapi.yaml, and none came too fast.
     pub async fn assert_nothing_was_refused(&self) {
         let state = self.simulator.shared().lock();

@@ -4,6 +4,7 @@
 use contracts::wire;
 use jiff::{SignedDuration, Timestamp};
 use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
+use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, Stage};
 use crate::kisi::GROUP;
@@ -20,7 +21,14 @@ async fn an_end_is_set_moved_and_taken_away(patch: PatchWindow, duplicate: Dupli
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
         now.checked_add(SignedDuration::from_hours(hours)).unwrap()
     };
+    // New before old, and where that cannot be, old and at once new.
+    let replaced = match (patch, duplicate) {
+        (PatchWindow::Apply, _) => &["PATCH"][..],
+        (_, DuplicateAssignment::NewRow) => &["PATCH", "POST", "DELETE"],
+        _ => &["PATCH", "POST", "DELETE", "POST"],
+    };
     for (version, until) in [(2, Some(end(5))), (3, Some(end(48))), (4, None)] {
+        stage.kisi.forget_requests().await;
         let mut state = stage
             .directory
             .put(GYM, "m1", version, &[PLAN])
@@ -37,6 +45,9 @@ async fn an_end_is_set_moved_and_taken_away(patch: PatchWindow, duplicate: Dupli
             .as_str()
             .map(|at| at.parse::<Timestamp>().unwrap());
         assert_eq!(held, until);
+        let writes = stage.kisi.writes().await;
+        let methods = writes.iter().map(|write| write.split(' ').next().unwrap());
+        assert_eq!(methods.collect::<Vec<_>>(), replaced, "{writes:?}");
     }
     // And a sync finds nothing to do.
     assert!(replica.sync().await.in_sync);
@@ -57,4 +68,84 @@ async fn an_end_is_moved_by_old_and_at_once_new_where_kisi_ignores_it_and_takes_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_moved_by_new_before_old_where_kisi_refuses_it_and_takes_a_second_row() {
     an_end_is_set_moved_and_taken_away(PatchWindow::Refuse, DuplicateAssignment::NewRow).await;
+}
+
+/// Where Kisi takes a second row, two of ours may stand after a kill between new and old.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_rights_of_ours_for_the_same_the_pass_removes_one() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.duplicate_assignments = DuplicateAssignment::NewRow;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let second = stage.kisi.add_by_hand("m1@example.com", GROUP).await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let columns = "organization_id, gym_id, member_id, group_id, kisi_user_id, state, epoch,
+        valid_from, valid_until, intended_at, updated_at";
+    db.execute_unprepared(&format!(
+        "insert into applied_grants ({columns}, assignment_id)
+        select {columns}, {second} from applied_grants where member_id = 'm1'"
+    ))
+    .await
+    .unwrap();
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    let sync = replica.sync().await;
+    let report = sync.report.unwrap();
+    assert_eq!(
+        (sync.state.as_str(), report.duplicates_removed),
+        ("done", 1)
+    );
+    assert_eq!((report.granted, report.revoked), (0, 0));
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let left: Vec<i64> = rows.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert_eq!(left.len(), 2, "{rows:?}");
+    // What is told of is what stands.
+    stage
+        .answer("m1", |answer| {
+            answer.grants.len() == 1 && left.contains(&answer.grants[0].assignment_id)
+        })
+        .await;
+    let again = replica.sync().await.report.unwrap();
+    assert_eq!(again.duplicates_removed, 0);
+    replica.stop().await;
+}
+
+/// A door that our own repair has shut does not wait behind everything else that a pass repairs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_a_pass_takes_away_to_give_it_anew_is_given_before_all_that_waits() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage
+        .start_with(&[("kisi-requests-per-second", "25")])
+        .await;
+    stage.in_sync(&mut replica, 30).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let right_of = async |member: &str| {
+        let answer = stage.answer(member, |_| true).await;
+        (answer.grants[0].assignment_id, answer.kisi_user_id.unwrap())
+    };
+    // The pass gives nine back, and takes an end off before them and behind them.
+    for number in 2..=10 {
+        let (right, _) = right_of(&format!("m{number}")).await;
+        stage.kisi.remove_by_hand(right).await;
+    }
+    let ended = [right_of("m1").await, right_of("m11").await];
+    for (right, _) in ended {
+        let until = "2099-01-01T00:00:00Z";
+        stage.kisi.set_window_by_hand(right, until).await;
+    }
+    stage.kisi.forget_requests().await;
+    assert_eq!(replica.sync().await.state, "done");
+    for (right, user) in ended {
+        let after = stage
+            .kisi
+            .write_after(&format!("/role_assignments/{right}"));
+        assert_eq!(after["role_assignment"]["assignee_id"], user, "{after}");
+    }
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 30);
+    replica.stop().await;
 }
