@@ -54,6 +54,14 @@ pub async fn call_everything(kisi: &dyn Kisi, seeded: &Seeded) -> Result<(), Kis
     let email = "Grace.Hopper@example.com";
     let new_user = NewUser::managed(email, Some("Grace Example".to_owned()), metadata.clone());
     let user = kisi.create_user(Lane::Grant.into(), &new_user).await?;
+    let asked = "Ada.Example@example.com";
+    for name in [Some("Ada Example".to_owned()), None] {
+        let invited = NewUser::regular(asked, name, metadata.clone());
+        let invited = kisi.create_user(Lane::Grant.into(), &invited).await?;
+        let deletion = kisi.delete_user(Lane::Grant.into(), invited.id).await?;
+        assert_eq!(deletion, Deletion::Deleted);
+    }
+    kisi.list_all_users(look, 1_000).await?;
     kisi.list_users_by_email(look, &email.to_lowercase())
         .await?;
     let filter = UserFilter {
