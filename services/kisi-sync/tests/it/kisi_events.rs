@@ -23,8 +23,8 @@ use crate::kisi::{Fault, GROUP, PLACE};
 
 /// What stands between Kisi and kisi-sync: it passes on byte by byte.
 #[derive(Clone, Default)]
-struct Inlet {
-    client: Arc<Mutex<Option<KisiSyncServiceClient<ServiceChannel>>>>,
+pub struct Inlet {
+    pub client: Arc<Mutex<Option<KisiSyncServiceClient<ServiceChannel>>>>,
     passed: Arc<Mutex<Vec<PassKisiEventRequest>>>,
     /// The gym whose events are lost.
     lost: Arc<Mutex<Option<String>>>,
@@ -32,7 +32,7 @@ struct Inlet {
 
 impl Inlet {
     /// Serves; answers the address for `KISI_EVENTS_URL`.
-    async fn open(&self) -> String {
+    pub async fn open(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let routes = Router::new()
@@ -49,7 +49,7 @@ impl Inlet {
     }
 
     /// One about this right.
-    async fn has_passed_of(&self, wanted: &str, right: i64) {
+    pub async fn has_passed_of(&self, wanted: &str, right: i64) {
         let right = right.to_string();
         eventually("Kisi's event of the right has come", SOON, async || {
             let passed = self.passed.lock().unwrap();
@@ -103,9 +103,14 @@ async fn pass(
 
 /// A gym in sync whose Kisi tells us of events.
 async fn listening(stage: &Stage, members: i64) -> (Running, Inlet) {
+    listening_with(stage, members, &[]).await
+}
+
+async fn listening_with(stage: &Stage, members: i64, more: &[(&str, &str)]) -> (Running, Inlet) {
     let inlet = Inlet::default();
     let url = inlet.open().await;
-    let mut replica = stage.start_with(&[("kisi-events-url", &url)]).await;
+    let flags = [&[("kisi-events-url", url.as_str())], more].concat();
+    let mut replica = stage.start_with(&flags).await;
     *inlet.client.lock().unwrap() = Some(replica.client.clone());
     stage.in_sync(&mut replica, members).await;
     (replica, inlet)
@@ -161,6 +166,28 @@ async fn a_change_by_hand_is_looked_at_at_once_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_by_hand_is_looked_at_at_once_on_postgres() {
     a_change_by_hand_is_looked_at_at_once(On::Postgres).await;
+}
+
+/// From the hand to our look, at the usual pace and in a gym that is idle otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_by_hand_is_looked_at_within_two_seconds() {
+    let stage = Stage::set(On::Sqlite).await;
+    let pace = [("kisi-requests-per-second", "5")];
+    let (replica, inlet) = listening_with(&stage, 2, &pace).await;
+    let ours = stage.answer("m1", |answer| answer.version == 1).await;
+    let right = ours.grants[0].assignment_id;
+    let user = ours.kisi_user_id.unwrap();
+    stage.kisi.remove_by_hand(right).await;
+    let within = Duration::from_secs(2);
+    eventually("we look at the member", within, async || {
+        stage.kisi.looks_at(user) > 0
+    })
+    .await;
+    inlet.has_passed_of("role_assignment.destroy", right).await;
+    stage
+        .answer("m1", |answer| answer.applied_seq > ours.applied_seq)
+        .await;
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
