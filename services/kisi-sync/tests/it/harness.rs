@@ -2,6 +2,7 @@
 //! tokens. Only membership-events is the test's own.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -185,14 +186,23 @@ impl Stage {
 
     /// A replica as a process of its own, to be killed.
     pub async fn spawn(&self, more: &[(&str, &str)]) -> Process {
+        let log = std::env::var("TEST_LOG").unwrap_or_else(|_| "off".to_owned());
+        self.spawn_logging(&log, Stdio::inherit(), more).await
+    }
+
+    /// The same that logs so much, to there.
+    pub async fn spawn_logging(
+        &self,
+        log: &str,
+        to: impl Into<Stdio>,
+        more: &[(&str, &str)],
+    ) -> Process {
         let grpc = testkit::free_port();
         let arguments = self.arguments(grpc, more);
         let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_kisi-sync"))
             .args(&arguments[1..])
-            .env(
-                "RUST_LOG",
-                std::env::var("TEST_LOG").unwrap_or_else(|_| "off".to_owned()),
-            )
+            .env("RUST_LOG", log)
+            .stderr(to)
             .kill_on_drop(true)
             .spawn()
             .unwrap();

@@ -54,6 +54,7 @@ impl Directory {
 
     /// A person with a state of these plans; not published.
     pub fn put(&self, gym: &str, member: &str, version: i64, plans: &[&str]) -> Member {
+        let received_at = Some(wire::timestamp(Timestamp::now()));
         let state = MembershipStatusChanged {
             gym_id: gym.to_owned(),
             member_id: member.to_owned(),
@@ -72,7 +73,7 @@ impl Directory {
                 kind: "call".to_owned(),
                 id: "PutMembership".to_owned(),
                 actor: "service:test".to_owned(),
-                received_at: Some(wire::timestamp(Timestamp::now())),
+                received_at,
             }),
             ..MembershipStatusChanged::default()
         };

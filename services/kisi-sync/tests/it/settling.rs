@@ -3,12 +3,30 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use contracts::access::v1::AccessApplied;
 use contracts::membership::v1::MembershipStatusChanged;
+use contracts::wire;
 use futures_util::StreamExt;
+use jiff::SignedDuration;
 use testkit::eventually;
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
+
+/// Heard of, decided, sent, applied: in this order, and within this test.
+fn assert_each_stage_has_its_time(answer: &AccessApplied) {
+    let told = answer.timings.as_ref().unwrap();
+    let stages = [
+        &told.received_at,
+        &told.decided_at,
+        &told.sent_at,
+        &told.applied_at,
+    ];
+    let stages = stages.map(|at| wire::instant(at.as_ref().unwrap()).unwrap());
+    assert!(stages.is_sorted(), "{stages:?}");
+    let took = stages[3].duration_since(stages[0]);
+    assert!(took < SignedDuration::try_from(SOON).unwrap(), "{stages:?}");
+}
 
 async fn a_revoke_and_a_re_grant_are_one_request_each(on: On) {
     let stage = Stage::set(on).await;
@@ -22,6 +40,7 @@ async fn a_revoke_and_a_re_grant_are_one_request_each(on: On) {
     assert_eq!(revoked.groups_before, [GROUP]);
     assert!(revoked.grants.is_empty());
     assert_eq!(revoked.timings.unwrap().requests, 1);
+    assert_each_stage_has_its_time(&revoked);
     let requests = stage.kisi.requests().await;
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert!(requests[0].starts_with("DELETE /role_assignments/"));
@@ -32,6 +51,7 @@ async fn a_revoke_and_a_re_grant_are_one_request_each(on: On) {
     assert_eq!(granted.outcome, "granted");
     assert_eq!(granted.grants.len(), 1);
     assert_eq!(granted.grants[0].group_id, GROUP);
+    assert_each_stage_has_its_time(&granted);
     assert_eq!(stage.kisi.requests().await, ["POST /role_assignments"]);
     stage.kisi.assert_nothing_was_refused().await;
     replica.stop().await;

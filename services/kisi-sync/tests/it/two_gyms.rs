@@ -6,6 +6,7 @@ use contracts::integration::v1 as api;
 use contracts::wire;
 use jiff::{SignedDuration, Timestamp};
 use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
+use serde_json::json;
 
 use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
 use crate::kisi::{GROUP, PLACE};
@@ -115,6 +116,12 @@ async fn nothing_is_removed_while_the_other_gym_wants_it(second_key: bool) {
     assert_eq!(ours.grants, theirs.grants);
     assert_eq!(ours.kisi_user_id, theirs.kisi_user_id);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+
+    // The one user names the member of each.
+    assert_eq!(
+        stage.kisi.metadata_of("ada@example.com"),
+        json!({ "gymflow_member_id_iron": "m1", "gymflow_member_id_steel": "s1" })
+    );
 
     // The right stays while one of the two wants it, and both reconciles leave it alone.
     decide(&stage, GYM, "m1", 2, &[]).await;
