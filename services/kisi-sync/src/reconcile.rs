@@ -4,7 +4,7 @@
 //! settled by the gym's worker, each with its own outcome. The plan is a value that was looked at
 //! first: past the brake's line it is held whole, and nothing of it is marked.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use contracts::integration::v1::{StepFailure, SyncReport};
@@ -158,6 +158,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         sync,
         whole: true,
         is_held: false,
+        unseen: BTreeSet::new(),
         groups: GroupsSeen::default(),
         began: i64::MAX,
         is_mapping: false,
@@ -215,6 +216,8 @@ struct Pass {
     /// All rights could be looked at.
     whole: bool,
     is_held: bool,
+    /// Groups of which it is not known who has a right there.
+    unseen: BTreeSet<i64>,
     /// The mapped groups, where the doors were looked at.
     groups: GroupsSeen,
     /// When Kisi began to be looked at.
@@ -322,6 +325,9 @@ impl Pass {
 
     /// Groups of which nothing is concluded are named, and none of them loses or gains anybody.
     fn note_unseen(&mut self, observed: &Observed) {
+        self.unseen.extend(&observed.distrusted);
+        self.unseen
+            .extend(observed.failed.iter().map(|(group, _)| group));
         for (group, why) in observed.unseen() {
             self.whole = false;
             self.note_failure("observe", group, &why);

@@ -126,7 +126,11 @@ impl Pass {
         );
         if self.sync.activation == "first" || self.is_mapping {
             // Others are told too where their answer reads otherwise now, without a request.
-            work.extend(view.members.iter().map(|member| member.member_id.clone()));
+            // Whom that closes a door to waits for a pass that sees it, and is held to the brake with
+            // all the others.
+            let losing = view.losing_in(&self.unseen, now)?;
+            let others = view.members.iter().map(|member| &member.member_id);
+            work.extend(others.filter(|id| !losing.contains(*id)).cloned());
         }
         work.retain(|member| !skipped.contains(member));
         self.leave_conflicts(view, &mut work);

@@ -146,6 +146,30 @@ impl View {
             .collect()
     }
 
+    /// Members with a right of ours in one of these groups that they should not have.
+    pub fn losing_in(&self, groups: &BTreeSet<i64>, now: i64) -> Result<BTreeSet<String>, DbErr> {
+        let mut held: BTreeMap<&str, BTreeSet<i64>> = BTreeMap::new();
+        for row in self
+            .rows
+            .iter()
+            .filter(|row| groups.contains(&row.group_id))
+        {
+            held.entry(&row.member_id).or_default().insert(row.group_id);
+        }
+        let associations = self.associations()?;
+        let mut losing = BTreeSet::new();
+        for member in &self.members {
+            let Some(held) = held.get(member.member_id.as_str()) else {
+                continue;
+            };
+            let wanted = steps::wanted(&member.plans()?, &associations, now);
+            if held.iter().any(|group| !wanted.contains_key(group)) {
+                losing.insert(member.member_id.clone());
+            }
+        }
+        Ok(losing)
+    }
+
     /// Rights of ours that open nothing any more.
     pub fn ended(&self, now: i64) -> BTreeSet<i64> {
         let ended = self

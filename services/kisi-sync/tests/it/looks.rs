@@ -4,7 +4,7 @@
 use contracts::integration::v1 as api;
 use kisi_simulator::rows::{Assignee, Assignment, Target};
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 /// As often as a read is repeated.
@@ -214,5 +214,43 @@ async fn a_group_of_more_people_than_kisi_lists_is_shown_and_goes_on_by_single_e
     stage.directory.decide(GYM, "m4", 1, &[PLAN]).await;
     let told = stage.answer("m4", |told| told.version == 1).await;
     assert_eq!(told.outcome, "granted");
+    replica.stop().await;
+}
+
+/// A mapping that is taken away while its group is not shown: the plan is held whole once it is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_mapping_takes_nothing_in_a_group_that_was_not_seen() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-unexplained-min", "2"),
+        ("brake-unexplained-hour-percent", "0"),
+        ("brake-unexplained-day-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    for i in 1..=4 {
+        let member = format!("c{i}");
+        stage.directory.decide(GYM, &member, 1, &[OTHER_PLAN]).await;
+    }
+    stage.in_sync(&mut replica, 1).await;
+    assert_eq!(sizes(&stage).await, (1, 4));
+    // After the rights of the key's owner and the first group.
+    let fault = Fault::Status(500);
+    stage
+        .kisi
+        .fail_after(2, "GET", "/role_assignments", TRIES, fault)
+        .await;
+    let before = replica.integration().await.last_reconciled_at;
+    replica.associate(&[(PLAN, GROUP)]).await.unwrap();
+    testkit::eventually("the pass of the mapping has ended", SOON, async || {
+        replica.integration().await.last_reconciled_at != before
+    })
+    .await;
+    assert_eq!(sizes(&stage).await, (1, 4));
+    assert!(replica.held_plans().await.is_empty());
+
+    assert_eq!(replica.sync().await.state, "held");
+    assert_eq!(sizes(&stage).await, (1, 4));
+    let plan = replica.plan_held().await;
+    assert_eq!((plan.class.as_str(), plan.revokes), ("unexplained", 4));
     replica.stop().await;
 }

@@ -4,7 +4,7 @@ use contracts::integration::v1 as api;
 use serde_json::json;
 
 use crate::harness::{GYM, On, PLAN, Running, Stage};
-use crate::kisi::{GROUP, PLACE};
+use crate::kisi::{Fault, GROUP, PLACE};
 
 async fn regular(stage: &Stage, replica: &mut Running) {
     replica.enable(&stage.kisi.api_key()).await.unwrap();
@@ -52,6 +52,15 @@ async fn a_regular_user_is_asked_to_sign_up_until_she_has(on: On) {
         .kisi
         .by_hand(json!({ "action": "sign_up", "email": "m1@example.com" }))
         .await;
+    // As often as a read is repeated: who has signed up is told later, and nothing else is kept back.
+    let fault = Fault::Status(500);
+    stage.kisi.fail("GET", "/users", 3, fault).await;
+    let sync = replica.sync().await;
+    assert_eq!(
+        (sync.state.as_str(), sync.in_sync),
+        ("done_with_failures", true)
+    );
+    assert_eq!(sync.report.unwrap().failures[0].step, "sign_ups");
     stage.kisi.forget_requests().await;
     assert!(replica.sync().await.in_sync);
     let done = stage.answer("m1", |answer| !answer.sign_up_needed).await;
