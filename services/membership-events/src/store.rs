@@ -29,7 +29,7 @@ mod statement;
 pub mod timers;
 
 pub use connection::{DatabaseSettings, Store};
-pub(crate) use statement::{PORTION, among, columns, in_list, placeholders, portions};
+pub(crate) use statement::{PORTION, Portion, columns, in_list, paired, placeholders, portions};
 
 /// What can go wrong with a stored row or the database.
 #[derive(Debug, thiserror::Error)]

@@ -167,36 +167,8 @@ pub async fn list_tied(
     keys: &Keys<'_>,
     event_id: &str,
 ) -> Result<Vec<Held>, StoreError> {
-    // The account is named in each branch: only then does SQLite use the index of each, and not
-    // read all events of the account. An id that is not there equals nothing.
-    let sql = format!(
-        "select {}, l.gym_id as linked_gym, l.membership_id as linked_membership,
-                a.gym_id is not null as is_owned
-         from billing_events e
-         left join billing_links l
-           on l.provider = e.provider and l.account = e.account and l.event_id = e.event_id
-         left join gym_accounts a
-           on a.provider = l.provider and a.account = l.account and a.gym_id = l.gym_id
-         where (e.provider = $1 and e.account = $2 and e.event_id = $5)
-            or (e.provider = $1 and e.account = $2 and e.invoice_id = $3)
-            or (e.provider = $1 and e.account = $2 and e.payment_id = $4)",
-        columns::<billing_events::Entity>("e")
-    );
-    let rows = WithLink::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        [
-            keys.provider.into(),
-            keys.account.into(),
-            keys.invoice.into(),
-            keys.payment.into(),
-            event_id.into(),
-        ],
-    ))
-    .all(db)
-    .await
-    .step("reading tied billing events")?;
-    Ok(with_links(rows))
+    let mut tied = list_tied_of_each(db, std::slice::from_ref(keys), &[event_id]).await?;
+    Ok(tied.remove(&0).unwrap_or_default())
 }
 
 fn with_links(rows: Vec<WithLink>) -> Vec<Held> {

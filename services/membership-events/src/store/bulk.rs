@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 
 use super::entity::memberships;
 use super::keys::{MemberKey, MembershipKey};
+use super::members::set_each;
 use super::{Step, StoreError, columns, in_list, placeholders, portions};
 
 pub use claimable::{Wanted, list_claimable};
@@ -122,12 +123,7 @@ pub async fn put_overrides(
         .map(|(member, json)| [Value::from(member.as_str()), json.as_str().into()])
         .collect();
     for mut some in portions(db.get_database_backend(), rows) {
-        let its_gym = some.add(gym.as_str());
-        let sql = format!(
-            "update members set overrides = v.column2 from (values {}) as v
-             where gym_id = {its_gym} and member_id = v.column1",
-            some.tuples
-        );
+        let sql = set_each(db, gym, &mut some, &["overrides"]);
         run(db, sql, some.values, "writing overrides").await?;
     }
     Ok(())

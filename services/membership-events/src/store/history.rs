@@ -56,12 +56,19 @@ pub fn decided_at(payload: &str, version: i64) -> i64 {
 pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), StoreError> {
     let backend = db.get_database_backend();
     // Locked before they are copied: an erasure that removes the row first must find it here, or
-    // we must not find it there.
-    let lock = match backend {
-        DbBackend::Postgres => "for update of o",
-        _ => "",
+    // we must not find it there. One by one and in their order: as a join PostgreSQL may read all of
+    // the table, as long as it has not counted its rows.
+    let found = match backend {
+        DbBackend::Postgres => {
+            "cross join lateral (
+                 select gym_id, member_id, version, payload from outbox
+                 where seq = v.column1 for update) as o"
+        }
+        _ => "cross join outbox as o where o.seq = v.column1",
     };
-    let rows = acked
+    let mut sorted = acked.to_vec();
+    sorted.sort_unstable_by_key(|row| row.seq);
+    let rows = sorted
         .iter()
         .map(|row| [Value::from(row.seq), row.decided_at.into()])
         .collect();
@@ -69,9 +76,7 @@ pub async fn keep(db: &impl ConnectionTrait, acked: &[Acked]) -> Result<(), Stor
         let sql = format!(
             "insert into decision_history (gym_id, member_id, decided_at, version, payload)
              select o.gym_id, o.member_id, v.column2, o.version, o.payload
-             from (values {}) as v, outbox o
-             where o.seq = v.column1
-             order by o.seq {lock}
+             from (values {}) as v {found}
              on conflict do nothing",
             some.tuples
         );

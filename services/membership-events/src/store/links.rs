@@ -37,38 +37,8 @@ pub async fn list_candidates(
     db: &impl ConnectionTrait,
     key: &Keys<'_>,
 ) -> Result<Vec<Candidate>, StoreError> {
-    // The account is named in each branch, so that each finds its row of the index on SQLite too.
-    let sql = "
-        select r.gym_id, r.membership_id, r.kind, r.is_current,
-               m.billing_subscription is not null as has_subscription
-        from billing_references r
-        join gym_accounts a
-          on a.provider = r.provider and a.account = r.account and a.gym_id = r.gym_id
-        join memberships m on m.gym_id = r.gym_id and m.membership_id = r.membership_id
-        where (r.provider = $1 and r.account = $2 and r.kind = 'subscription' and r.reference = $3)
-           or (r.provider = $1 and r.account = $2 and r.kind = 'customer' and r.reference = $4)
-           or (r.provider = $1 and r.account = $2 and r.kind = 'mandate' and r.reference = $5)
-        union all
-        select m.gym_id, m.membership_id, 'metadata', true, true
-        from memberships m
-        join gym_accounts a on a.provider = $1 and a.account = $2 and a.gym_id = m.gym_id
-        where m.membership_id = $6";
-    let text = |id: Option<&str>| Value::from(id.unwrap_or_default());
-    Candidate::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        [
-            key.provider.into(),
-            key.account.into(),
-            text(key.subscription),
-            text(key.customer),
-            text(key.mandate),
-            text(key.named_membership),
-        ],
-    ))
-    .all(db)
-    .await
-    .step("looking for a billing event's membership")
+    let mut candidates = list_candidates_of_each(db, std::slice::from_ref(key)).await?;
+    Ok(candidates.remove(&0).unwrap_or_default())
 }
 
 /// One row per event and candidate.

@@ -12,7 +12,7 @@ use sea_orm::{
 
 use super::entity::members;
 use super::keys::{GymKey, MemberKey};
-use super::{Step, StoreError, among, columns, in_list, micros, portions};
+use super::{Portion, Step, StoreError, columns, in_list, micros, paired, portions};
 
 /// The person's row.
 pub async fn find(
@@ -90,12 +90,11 @@ pub async fn lock_people_of(
          where gym_id = $1 and member_id {}
          order by member_id {lock}",
         columns::<members::Entity>("members"),
-        among(
+        paired(
             db.get_database_backend(),
-            &format!(
-                "select member_id from membership_people
-                 where gym_id = $1 and membership_id in ({list})"
-            )
+            "member_id",
+            "membership_id",
+            &ids
         ),
     );
     members::Model::find_by_statement(Statement::from_sql_and_values(
@@ -170,19 +169,7 @@ pub async fn put_decisions(
         })
         .collect();
     for mut some in portions(db.get_database_backend(), rows) {
-        let is_one = some.values.len() == 4;
-        let its_gym = some.add(gym.as_str());
-        let sql = if is_one {
-            "update members set version = $2, state = $3, changes_at = $4
-             where gym_id = $5 and member_id = $1"
-                .to_owned()
-        } else {
-            format!(
-                "update members set version = v.column2, state = v.column3, changes_at = v.column4
-                 from (values {}) as v where gym_id = {its_gym} and member_id = v.column1",
-                some.tuples
-            )
-        };
+        let sql = set_each(db, gym, &mut some, &["version", "state", "changes_at"]);
         db.execute_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
@@ -193,6 +180,60 @@ pub async fn put_decisions(
     }
     Ok(())
 }
+
+/// Sets columns of people who are there and locked. The first value of a row is the member's id, the
+/// others are those of the columns.
+pub(super) fn set_each(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    rows: &mut Portion,
+    columns: &[&str],
+) -> String {
+    let listed = |each: &dyn Fn(&str, usize) -> String| {
+        let each: Vec<String> = columns.iter().zip(2..).map(|(of, n)| each(of, n)).collect();
+        each.join(", ")
+    };
+    let is_one = rows.values.len() == columns.len() + 1;
+    let its_gym = rows.add(gym.as_str());
+    if is_one {
+        let set = listed(&|column, n| format!("{column} = ${n}"));
+        let last = rows.values.len();
+        return format!("update members set {set} where gym_id = ${last} and member_id = $1");
+    }
+    let tuples = &rows.tuples;
+    if db.get_database_backend() != DbBackend::Postgres {
+        let set = listed(&|column, n| format!("{column} = v.column{n}"));
+        return format!(
+            "update members set {set} from (values {tuples}) as v
+             where gym_id = {its_gym} and member_id = v.column1"
+        );
+    }
+    // As an update PostgreSQL may read everybody in the gym, as long as it has not counted them. A
+    // conflict it finds by the index, whatever it knows of the table, and each of these is one.
+    let others = NEW.iter().filter(|(column, _)| !columns.contains(column));
+    let (others, nothing): (Vec<&str>, Vec<&str>) = others.copied().unzip();
+    format!(
+        "insert into members (gym_id, member_id, {}, {})
+         select {its_gym}, v.column1, {}, {} from (values {tuples}) as v
+         where v.column1 is not null
+         on conflict (gym_id, member_id) do update set {}",
+        columns.join(", "),
+        others.join(", "),
+        listed(&|_, n| format!("v.column{n}")),
+        nothing.join(", "),
+        listed(&|column, _| format!("{column} = excluded.{column}"))
+    )
+}
+
+/// What stands for the columns that are never null.
+const NEW: [(&str, &str); 6] = [
+    ("email", "''"),
+    ("name", "''"),
+    ("source_version", "0"),
+    ("version", "0"),
+    ("overrides", "'[]'"),
+    ("erased", "false"),
+];
 
 fn update(gym: &GymId, member: &MemberId) -> sea_orm::UpdateMany<members::Entity> {
     members::Entity::update_many()

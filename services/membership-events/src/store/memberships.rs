@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
 
 use super::entity::{gyms, memberships};
 use super::keys::MembershipKey;
-use super::{Step, StoreError, among, columns, in_list};
+use super::{Step, StoreError, columns, in_list, paired};
 
 /// The row, locked until the transaction ends.
 pub async fn lock(
@@ -78,7 +78,7 @@ pub async fn list_held(
     gym: &GymId,
     people: &BTreeSet<MemberId>,
 ) -> Result<HeldByPeople, StoreError> {
-    let (list, ids) = in_list(2, people.iter().map(MemberId::as_str));
+    let (_, ids) = in_list(2, people.iter().map(MemberId::as_str));
     let (list_of, as_text) = match db.get_database_backend() {
         DbBackend::Postgres => ("json_agg", "::text"),
         _ => ("json_group_array", ""),
@@ -99,12 +99,11 @@ pub async fn list_held(
          where m.gym_id = $1 and m.membership_id {}
          order by m.membership_id",
         columns::<memberships::Entity>("m"),
-        among(
+        paired(
             db.get_database_backend(),
-            &format!(
-                "select membership_id from membership_people
-                 where gym_id = $1 and member_id in ({list})"
-            )
+            "membership_id",
+            "member_id",
+            &ids
         ),
     );
     let values = std::iter::once(gym.as_str().into()).chain(ids);

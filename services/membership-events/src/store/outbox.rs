@@ -75,15 +75,17 @@ pub async fn insert(
     let mut written = Vec::with_capacity(rows.len());
     let given: Vec<_> = rows.iter().map(values_of).collect();
     for some in portions(db.get_database_backend(), given) {
-        // One statement, and not a question before it: a door may be waiting.
+        // One statement, and not a question before it: a door may be waiting. For an `exists`
+        // PostgreSQL may read all of the table, as long as it has not counted its rows.
         let sql = format!(
             "insert into outbox (gym_id, member_id, version, payload, traceparent, occurred_at,
                                  created_at, claimed_until)
              select v.column1, v.column2, v.column3, v.column4, v.column5, v.column6, v.column7,
-                    case when exists (
-                        select 1 from outbox older
-                        where older.gym_id = v.column1 and older.member_id = v.column2)
-                    then 0 else v.column8 end
+                    case when (
+                        select older.seq from outbox older
+                        where older.gym_id = v.column1 and older.member_id = v.column2
+                        limit 1) is null
+                    then v.column8 else 0 end
              from (values {}) as v where v.column1 is not null
              returning seq, member_id, claimed_until",
             some.tuples

@@ -126,13 +126,25 @@ fn unnumbered(columns: usize, rows: usize) -> String {
     text
 }
 
-/// The condition to be one of what `select` finds, found before anything else. As a join, which
-/// PostgreSQL makes of `in`, it would read all rows of a gym where it does not know yet how many
-/// there are.
-pub(crate) fn among(backend: DbBackend, select: &str) -> String {
+/// The condition to be in one row of `membership_people` with any of `ids`, which are an [`in_list`]
+/// from `$2` on; `$1` is the gym. `wanted` and `known` are the columns of the two.
+///
+/// PostgreSQL looks for each by itself, and before anything else. As a join, or with all of them at
+/// once, it may read all rows of the gym, as long as it has not counted them.
+pub(crate) fn paired(backend: DbBackend, wanted: &str, known: &str, ids: &[Value]) -> String {
     match backend {
-        DbBackend::Postgres => format!("= any (array({select}))"),
-        _ => format!("in ({select})"),
+        DbBackend::Postgres => format!(
+            "= any (array(
+                 select p.{wanted} from (values {}) as v cross join lateral (
+                     select {wanted} from membership_people
+                     where gym_id = $1 and {known} = v.column1 offset 0) as p))",
+            tuples(2, 1, ids.len())
+        ),
+        _ => format!(
+            "in (select {wanted} from membership_people
+                 where gym_id = $1 and {known} in ({}))",
+            placeholders(2, ids.len())
+        ),
     }
 }
 

@@ -12,6 +12,7 @@ mod faults_outbox;
 mod faults_random;
 mod history;
 mod interleavings;
+mod large_gym;
 mod linking;
 mod midnight;
 mod migrations;

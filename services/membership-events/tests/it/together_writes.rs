@@ -28,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the service has to write with, in the test's own hands, so that a group is what the test
 /// makes it.
-struct Hands {
+pub struct Hands {
     decisions: Decisions,
     relay: JoinHandle<()>,
     stop: CancellationToken,
@@ -36,7 +36,7 @@ struct Hands {
 
 impl Hands {
     /// In place of the service, which is stopped.
-    async fn instead_of_the_service(world: &mut World) -> Self {
+    pub async fn instead_of_the_service(world: &mut World) -> Self {
         world.stop_all().await;
         let (store, stop) = (world.store().await, CancellationToken::new());
         let wall = Arc::new(service_runtime::clock::SystemClock);
@@ -59,14 +59,14 @@ impl Hands {
         Call::new(&self.decisions, &by, write)
     }
 
-    fn put(&self, put: wire::PutMembershipRequest) -> Call {
+    pub fn put(&self, put: wire::PutMembershipRequest) -> Call {
         self.call(
             "PutMembership",
             PutMembership::try_from(put).expect("a request"),
         )
     }
 
-    async fn together(&self, group: &[Call]) -> Vec<Option<Result<Outcome, Error>>> {
+    pub async fn together(&self, group: &[Call]) -> Vec<Option<Result<Outcome, Error>>> {
         Call::together(&self.decisions, group).await
     }
 
@@ -74,7 +74,7 @@ impl Hands {
         call.alone(&self.decisions).await
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.relay.await.expect("no panic");
     }
