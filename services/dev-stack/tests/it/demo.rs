@@ -1,11 +1,14 @@
 //! The demo's steps, on both databases and over restarts.
 
+use std::time::Duration;
+
 use dev_stack::demo::{Step, play};
+use dev_stack::simulated_kisi::Control;
 use dev_stack::stack::Stack;
 use nix::sys::signal::Signal;
-use testkit::Postgres;
+use testkit::{Postgres, eventually};
 
-use crate::harness::{folder, settings, start};
+use crate::harness::{DEADLINE, folder, settings, start};
 
 /// Every step came out as expected.
 pub fn assert_held(steps: &[Step]) {
@@ -23,6 +26,38 @@ pub async fn played(stack: &mut Stack) -> Vec<Step> {
     steps
 }
 
+/// From the hand, by Kisi's webhook and through the gateway, to our look at Kisi; no pass is under way.
+async fn a_change_by_hand_is_looked_at_within_two_seconds(stack: &Stack) {
+    let kisi = Control::of(stack).expect("the simulator");
+    let state = kisi.state().await.expect("its state");
+    let mut rows = stack.demo.rows();
+    let held = rows.find_map(|(person, contract)| {
+        let group = *stack.kisi.groups.get(contract.plan_id)?;
+        let user = state.user(&person.email)?;
+        let is_in = state.is_in_group(&person.email, Some(&group));
+        is_in.then_some((person.email.clone(), group, user))
+    });
+    let (email, group, user) = held.expect("somebody who is let in");
+    let before = kisi.last_request().await.expect("a number");
+    kisi.revoke_by_hand(&email, group).await.expect("taken");
+    let of_hers = format!("assignee_id={user}");
+    eventually("a look at her rights", Duration::from_secs(2), async || {
+        let requests = kisi.requests(before).await.expect("the log");
+        requests.iter().any(|request| {
+            let query = request["query"].as_str().unwrap_or_default();
+            request["method"] == "GET"
+                && request["route"] == "/role_assignments"
+                && query.split('&').any(|part| part == of_hers)
+        })
+    })
+    .await;
+    eventually("her right is back", DEADLINE, async || {
+        let state = kisi.state().await.expect("its state");
+        state.is_in_group(&email, Some(&group))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_demo_holds_and_holds_again_after_everything_was_killed() {
     let folder = folder();
@@ -34,6 +69,7 @@ async fn the_demo_holds_and_holds_again_after_everything_was_killed() {
 
     let mut stack = start(&settings).await;
     assert_held(&played(&mut stack).await);
+    a_change_by_hand_is_looked_at_within_two_seconds(&stack).await;
     stack.stop().await;
     assert!(stack.pids().is_empty());
 }
