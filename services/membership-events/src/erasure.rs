@@ -8,11 +8,13 @@
 //! take them. Facts stay without what is personal in them: debts of others may hang on them. What a
 //! provider says of the person later is taken in as a fact, and opens the erasure again.
 
+mod theirs;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use access_domain::billing::INVOICE_PAID;
-use access_domain::ids::{GymId, MemberId, MembershipId};
+use access_domain::ids::{GymId, MemberId};
 use contracts::access::v1::AccessApplied;
 use contracts::billing::v1::BillingEvent;
 use contracts::membership::v1::MembershipStatusChanged;
@@ -28,9 +30,11 @@ use crate::desk;
 use crate::error::Error;
 use crate::rows;
 use crate::store::billing::Keys;
-use crate::store::entity::{billing_events, erasures};
+use crate::store::entity::erasures;
 use crate::store::{self, StoreError, from_micros, micros};
 use crate::unit::Decisions;
+
+use theirs::Theirs;
 
 /// Erasures that are not done.
 pub const OPEN: &str = "membership_events_erasures_open";
@@ -144,7 +148,7 @@ async fn go_on(decisions: &Decisions, bus: &Bus, row: &erasures::Model) -> Resul
     }
     let mut forgotten = forget_in_tables(decisions, row, false).await?;
     loop {
-        forget_on_streams(bus, row, &forgotten.facts).await?;
+        forget_on_streams(bus, row, &forgotten.theirs).await?;
         // A provider may have said more meanwhile.
         forgotten = forget_in_tables(decisions, row, true).await?;
         if !forgotten.anything {
@@ -175,9 +179,8 @@ async fn is_answered(bus: &Bus, row: &erasures::Model) -> Result<bool, StepError
 
 /// What was taken out of the tables.
 struct Forgotten {
-    /// The billing events that are about the person.
-    facts: Vec<billing_events::Model>,
-    /// Something personal was in one of them.
+    theirs: Theirs,
+    /// Something personal was in one of the events.
     anything: bool,
 }
 
@@ -195,16 +198,9 @@ async fn forget_in_tables(
         store::members::lock(&txn, gym, &one).await?;
         store::members::forget(&txn, gym, member).await?;
         store::history::erase(&txn, gym, member).await?;
-        let mut theirs: BTreeSet<MembershipId> = BTreeSet::new();
-        for row in store::memberships::list_of_people(&txn, gym, &one).await? {
-            // What the provider says is said of the one who pays.
-            if rows::membership(&row)?.payer() == Some(member) {
-                theirs.insert(row.membership_id.0);
-            }
-        }
-        let facts = store::billing::list_of_memberships(&txn, gym, &theirs).await?;
+        let theirs = theirs::find(&txn, gym, member).await?;
         let mut anything = false;
-        for fact in &facts {
+        for fact in &theirs.facts {
             let mut event: BillingEvent =
                 serde_json::from_str(&fact.event).map_err(|_| rows::nonsense_event(fact))?;
             if !strip(&mut event) {
@@ -221,7 +217,7 @@ async fn forget_in_tables(
             step: "committing",
             source,
         })?;
-        Ok(Forgotten { facts, anything })
+        Ok(Forgotten { theirs, anything })
     };
     Ok(decisions.retrying(once).await?)
 }
@@ -240,7 +236,7 @@ fn strip(event: &mut BillingEvent) -> bool {
 async fn forget_on_streams(
     bus: &Bus,
     row: &erasures::Model,
-    facts: &[billing_events::Model],
+    theirs: &Theirs,
 ) -> Result<(), StepError> {
     let (gym, member) = (row.gym_id.0.as_str(), row.member_id.0.as_str());
     let eraser = bus.eraser();
@@ -250,13 +246,14 @@ async fn forget_on_streams(
     eraser.keep_last(subjects::ACCESS, &subject).await?;
 
     let mut said: BTreeMap<(String, String), Said> = BTreeMap::new();
-    for fact in facts.iter().filter(|fact| fact.provider != desk::PROVIDER) {
+    let facts = theirs.facts.iter();
+    for fact in facts.filter(|fact| fact.provider != desk::PROVIDER) {
         let of = said
             .entry((fact.provider.clone(), fact.account.clone()))
             .or_default();
         of.add(&fact.event_id, from_micros(fact.received_at));
     }
-    for letter in letters_about(bus, facts).await? {
+    for letter in letters_about(bus, theirs).await? {
         let of = said.entry((letter.provider, letter.account)).or_default();
         of.add(&letter.event_id, letter.received_at);
     }
@@ -308,11 +305,7 @@ struct Letter {
 
 /// Events that were set aside and never held, which speak of the same invoices, payments,
 /// subscriptions, customers or mandates.
-async fn letters_about(
-    bus: &Bus,
-    facts: &[billing_events::Model],
-) -> Result<Vec<Letter>, StepError> {
-    let known: HashSet<(&str, &str, &str)> = facts.iter().flat_map(of_row).collect();
+async fn letters_about(bus: &Bus, theirs: &Theirs) -> Result<Vec<Letter>, StepError> {
     let filter = DeadLetterFilter {
         stream: Some(subjects::BILLING.to_owned()),
         ..DeadLetterFilter::default()
@@ -329,7 +322,7 @@ async fn letters_about(
             let Ok(event) = serde_json::from_slice::<BillingEvent>(&letter.body) else {
                 continue;
             };
-            if named(Keys::of_event(&event)).any(|name| known.contains(&name)) {
+            if theirs.are_named(&Keys::of_event(&event)) {
                 found.push(Letter {
                     provider: event.provider,
                     account: event.account,
@@ -340,21 +333,4 @@ async fn letters_about(
             }
         }
     }
-}
-
-fn of_row(row: &billing_events::Model) -> impl Iterator<Item = (&str, &str, &str)> {
-    named(Keys::of_row(row))
-}
-
-/// The ids by which a provider knows a person, or what the person owes, as (provider, kind, id).
-fn named(keys: Keys<'_>) -> impl Iterator<Item = (&str, &str, &str)> {
-    [
-        ("invoice", keys.invoice),
-        ("payment", keys.payment),
-        ("subscription", keys.subscription),
-        ("customer", keys.customer),
-        ("mandate", keys.mandate),
-    ]
-    .into_iter()
-    .filter_map(move |(kind, id)| Some((keys.provider, kind, id?)))
 }

@@ -44,6 +44,14 @@ pub async fn why_unmatched(
     })
 }
 
+/// Whether a present reference names the membership. Else an event may speak of somebody who paid
+/// once, and was erased since: see [`crate::store::former_payers::reopen_erasures`].
+pub fn is_named_at_present(candidates: &[Candidate]) -> bool {
+    let mut claims = Claims::default();
+    claims.add(candidates);
+    claims.are_present()
+}
+
 /// Adds pairs as they are stored.
 pub fn touch(touched: &mut Touched, pairs: BTreeSet<Pair>) {
     for (gym, membership) in pairs {

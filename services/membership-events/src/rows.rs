@@ -121,6 +121,25 @@ pub fn people(row: &memberships::Model) -> Result<BTreeSet<MemberId>, StoreError
     Ok(people)
 }
 
+/// Who pays for a membership.
+pub fn payer(row: &memberships::Model) -> Result<Option<MemberId>, StoreError> {
+    if let Some(named) = &row.payer_member_id {
+        return Ok(Some(named.0.clone()));
+    }
+    let holders: Vec<MemberId> = serde_json::from_str(&row.holders)
+        .map_err(|_| nonsense("memberships", "holders", &row.membership_id))?;
+    Ok(holders.into_iter().next())
+}
+
+/// Who paid for a membership before and does not any more.
+pub fn former_payer(
+    before: &memberships::Model,
+    after: &memberships::Model,
+) -> Result<Option<MemberId>, StoreError> {
+    let (before, after) = (payer(before)?, payer(after)?);
+    Ok(before.filter(|before| after.as_ref() != Some(before)))
+}
+
 /// The overrides of a member.
 pub fn overrides(row: &members::Model) -> Result<Vec<StoredOverride>, StoreError> {
     serde_json::from_str(&row.overrides)

@@ -14,6 +14,7 @@ pub mod bulk;
 pub mod connection;
 pub mod entity;
 pub mod erasures;
+pub mod former_payers;
 pub mod gyms;
 pub mod history;
 pub mod keys;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::linking::{self, Touched};
 use crate::store::billing::{self, Held, Keys};
 use crate::store::links::{self, Pair};
-use crate::store::locks;
+use crate::store::{former_payers, locks};
 use crate::unit::{Decisions, Unit};
 
 /// Takes in what can be taken in together. `None` of what has to be taken in alone.
@@ -42,6 +42,8 @@ pub(super) async fn take(
 struct Plain<'a> {
     item: &'a Item,
     pairs: BTreeSet<Pair>,
+    /// A present reference names its membership.
+    is_named: bool,
 }
 
 async fn take_once(decisions: &Decisions, items: &[Item]) -> Result<Vec<Option<Taken>>, Error> {
@@ -73,12 +75,17 @@ async fn take_once(decisions: &Decisions, items: &[Item]) -> Result<Vec<Option<T
             taken.push(is_same(&item.event, &held.row).then_some(Taken::Duplicate));
             continue;
         }
+        let is_named = linking::is_named_at_present(&candidates);
         let pairs = match check_against(&item.event, &tied) {
             Ok(()) => linking::plainly_linked(&candidates, tied),
             Err(_) => None,
         };
         taken.push(pairs.as_ref().map(|_| Taken::Applied));
-        plain.extend(pairs.map(|pairs| Plain { item, pairs }));
+        plain.extend(pairs.map(|pairs| Plain {
+            item,
+            pairs,
+            is_named,
+        }));
     }
     if !plain.is_empty() {
         write(&mut unit, &plain).await?;
@@ -91,7 +98,7 @@ async fn write(unit: &mut Unit<'_>, plain: &[Plain<'_>]) -> Result<(), Error> {
     let mut rows = Vec::with_capacity(plain.len());
     let mut links = Vec::with_capacity(plain.len());
     let mut touched = Touched::new();
-    for Plain { item, pairs } in plain {
+    for Plain { item, pairs, .. } in plain {
         let json = serde_json::to_string(&item.event).map_err(Error::Json)?;
         rows.push((&item.event, json, item.arrival.received_at));
         let cause = Arc::new(cause_of(item));
@@ -111,5 +118,9 @@ async fn write(unit: &mut Unit<'_>, plain: &[Plain<'_>]) -> Result<(), Error> {
         return Err(Error::NotTogether);
     }
     links::link_each(unit.db(), &links).await?;
+    for of in plain.iter().filter(|of| !of.is_named) {
+        let keys = Keys::of_event(&of.item.event);
+        former_payers::reopen_erasures(unit.db(), &keys, &BTreeSet::new()).await?;
+    }
     linking::decide_touched(unit, &touched).await
 }

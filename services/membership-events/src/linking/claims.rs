@@ -45,6 +45,11 @@ impl Claims {
         }
     }
 
+    /// A present reference names the event's membership.
+    pub(super) fn are_present(&self) -> bool {
+        !(self.by_current.is_empty() && self.by_mandate.is_empty() && self.by_customer.is_empty())
+    }
+
     /// Whose the event is for certain; empty when nothing says so.
     ///
     /// `tied` are the memberships of events with the same invoice or payment. What is said of one

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::store::billing::{self, Held, Keys};
 use crate::store::entity::billing_events;
 use crate::store::links::{self, Pair};
-use crate::store::{StoreError, locks};
+use crate::store::{StoreError, former_payers, locks};
 
 /// Settles an event that was just taken in. `tied` are it and the events it belongs to.
 ///
@@ -159,6 +159,10 @@ impl<'a, C: ConnectionTrait> Settling<'a, C> {
         if pairs.is_empty() {
             self.settle_together(event, loose, claims).await?;
         } else {
+            if !claims.are_present() && event.links.is_empty() && event.row.parked_at.is_none() {
+                let keys = Keys::of_row(&event.row);
+                former_payers::reopen_erasures(self.db, &keys, &BTreeSet::new()).await?;
+            }
             self.hold(&event, &pairs, false).await?;
             self.queue.extend(loose.into_iter().map(|held| held.row));
         }
@@ -233,6 +237,9 @@ impl<'a, C: ConnectionTrait> Settling<'a, C> {
                 links::link(self.db, &keys, event_id, pairs).await?;
             }
             touch(self.touched, held.links.union(pairs).cloned().collect());
+            if held.row.parked_at.is_some() || !held.links.is_empty() {
+                former_payers::reopen_erasures(self.db, &keys, pairs).await?;
+            }
         }
         self.waits.remove(event_id);
         if pairs.is_empty() {
@@ -240,6 +247,7 @@ impl<'a, C: ConnectionTrait> Settling<'a, C> {
                 let why = why_unmatched(self.db, &keys).await?;
                 billing::set_held(self.db, &keys, event_id, Some((self.now, why)), false).await?;
                 self.waits.insert(event_id.clone(), why);
+                former_payers::reopen_erasures(self.db, &keys, pairs).await?;
             }
             return Ok(());
         }

@@ -265,6 +265,45 @@ pub mod billing_references {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// By what providers may speak of people who pay for a membership no more.
+pub mod former_payers {
+    use sea_orm::entity::prelude::*;
+
+    use super::super::keys::{GymKey, MemberKey, MembershipKey};
+
+    /// One id of what was said, or could be, when another began to pay.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "former_payers")]
+    pub struct Model {
+        /// The gym.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub gym_id: GymKey,
+        /// Who paid.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub member_id: MemberKey,
+        /// For this.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub membership_id: MembershipKey,
+        /// Payment provider; `gymflow` for what staff did.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub provider: String,
+        /// The provider's account.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub account: String,
+        /// `event`, `invoice`, `payment`, `subscription`, `customer` or `mandate`.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub kind: String,
+        /// The provider's id.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub reference: String,
+    }
+
+    /// No relations are followed.
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 /// The inbox: every billing event ever taken, kept for good under the provider's key.
 pub mod billing_events {
     use sea_orm::entity::prelude::*;

@@ -5,6 +5,7 @@
 
 mod decision_history;
 mod erasures;
+mod former_payers;
 mod resume_requests;
 mod resume_whole;
 mod roster;
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(resume_requests::ResumeRequests),
             Box::new(timers_by_gym::TimersByGym),
             Box::new(resume_whole::ResumeWhole),
+            Box::new(former_payers::FormerPayers),
         ]
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Change {
     pub is_new: bool,
     /// Its holders and payer, where these change.
     pub people: Option<BTreeSet<MemberId>>,
+    /// Who paid for it until now, where another does from now on.
+    pub former_payer: Option<MemberId>,
     /// Its billing references, where these change.
     pub references: Option<Vec<NewReference>>,
     /// A fact of staff about the membership.
@@ -53,6 +55,7 @@ impl Change {
             membership: None,
             is_new: false,
             people: None,
+            former_payer: None,
             references: None,
             fact: None,
         }

@@ -30,6 +30,10 @@ pub(super) fn weigh(put: &PutMembership, facts: &Facts) -> Result<Verdict, Error
     let mut change = Change::about(before.union(&people).cloned().collect(), outcome);
     change.is_new = held.is_none();
     change.people = (before != people).then_some(people);
+    change.former_payer = match held {
+        Some(held) => rows::former_payer(held, &row)?,
+        None => None,
+    };
     change.references = held
         .is_none_or(|held| !same_reference(held, &row))
         .then(|| references(put));

@@ -18,9 +18,9 @@ use crate::cause::Causes;
 use crate::error::Error;
 use crate::linking::{self, Touched};
 use crate::store::billing::{self, Keys};
-use crate::store::bulk;
 use crate::store::entity::billing_events;
 use crate::store::links::{self, Pair};
+use crate::store::{bulk, former_payers};
 use crate::unit::{Decisions, Unit};
 
 /// What comes of a call in a group; `None` where it has to be taken alone.
@@ -207,6 +207,7 @@ impl<'a> Group<'a> {
         bulk::put_memberships(db, &rows).await?;
         let (mut known, mut pairs) = (BTreeSet::new(), Vec::new());
         let (mut referring, mut references) = (BTreeSet::new(), Vec::new());
+        let mut former_payers = Vec::new();
         for change in changes() {
             let Some(id) = change.membership.as_ref().map(|row| &row.membership_id.0) else {
                 continue;
@@ -215,12 +216,15 @@ impl<'a> Group<'a> {
                 pairs.extend(people.iter().map(|member| (id.clone(), member.clone())));
                 known.extend((!change.is_new).then(|| id.clone()));
             }
+            let former = change.former_payer.iter();
+            former_payers.extend(former.map(|member| (id.clone(), member.clone())));
             if let Some(new) = &change.references {
                 references.extend(new.iter().cloned());
                 referring.extend((!change.is_new).then(|| id.clone()));
             }
         }
         bulk::replace_people(db, gym, &known, &pairs).await?;
+        former_payers::insert(db, gym, &former_payers).await?;
         bulk::replace_references(db, gym, &referring, &references).await?;
         self.write_facts(unit, gym).await
     }

@@ -6,12 +6,14 @@ use contracts::membership::v1 as wire;
 use contracts::message::BusMessage;
 use event_bus::Envelope;
 use jiff::Timestamp;
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
+use membership_events::store::entity::erasures;
+use membership_events::store::keys::{GymKey, MemberKey};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Statement};
 
 use crate::world::{DEADLINE, GYM, World, invoice, on_both};
 
 /// In everything that is personal and in nothing else.
-const CANARY: &str = "Canary-Yellow";
+pub(crate) const CANARY: &str = "Canary-Yellow";
 
 on_both! {
     async fn a_person_is_forgotten_when_the_doors_have_answered(world: World) {
@@ -43,6 +45,9 @@ on_both! {
         answer(world, "ann", "erased", tombstone.version).await;
         world.until_erased("ann").await;
         assert_eq!(traces(world).await, [] as [&str; 0]);
+        let proof = proof(world, "ann").await;
+        assert_eq!((proof.version, proof.requested_by.as_str()), (tombstone.version, "service:dev-stack"));
+        assert!(Some(proof.requested_at) <= proof.answered_at && proof.answered_at <= proof.purged_at);
         let member = get(world).await;
         assert_eq!((member.email.as_str(), member.name.as_str()), ("", ""));
         assert_eq!(messages(world, "MEMBERSHIP", "membership.v1.iron.ann").await, 1);
@@ -134,15 +139,26 @@ async fn with_canary(world: &mut World) {
         .expect("forgiven");
 }
 
+/// What stays of an erasure.
+async fn proof(world: &World, member: &str) -> erasures::Model {
+    let key = (
+        GymKey(GYM.parse().expect("an id")),
+        MemberKey(member.parse().expect("an id")),
+    );
+    let store = world.store().await;
+    let found = erasures::Entity::find_by_id(key).one(store.reads()).await;
+    found.expect("an answer").expect("its row stays")
+}
+
 /// What a provider says of an invoice, with what is personal in it.
-fn personal(id: &str, kind: &str, invoice_id: &str) -> BillingEvent {
+pub(crate) fn personal(id: &str, kind: &str, invoice_id: &str) -> BillingEvent {
     let mut event = invoice(id, kind, invoice_id, "2026-03-10T05:00:00Z");
     event.payment_url = Some(format!("https://pay.example.com/{CANARY}"));
     event.metadata.insert("note".into(), CANARY.into());
     event
 }
 
-async fn delete(world: &World, member: &str) {
+pub(crate) async fn delete(world: &World, member: &str) {
     let request = wire::DeleteMemberRequest {
         gym_id: GYM.into(),
         member_id: member.into(),
@@ -193,7 +209,7 @@ async fn list(world: &World) -> Vec<wire::Member> {
 }
 
 /// What kisi-sync says.
-async fn answer(world: &World, member: &str, outcome: &str, version: i64) {
+pub(crate) async fn answer(world: &World, member: &str, outcome: &str, version: i64) {
     let answer = AccessApplied {
         gym_id: GYM.into(),
         member_id: member.into(),
@@ -234,7 +250,7 @@ async fn messages(world: &World, stream: &str, subject: &str) -> usize {
 }
 
 /// The tables and streams in which the canary is found.
-async fn traces(world: &World) -> Vec<String> {
+pub(crate) async fn traces(world: &World) -> Vec<String> {
     let mut found = Vec::new();
     let store = world.store().await;
     for table in tables(store.reads()).await {

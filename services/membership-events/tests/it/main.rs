@@ -6,6 +6,7 @@ mod concurrency;
 mod concurrency_limits;
 mod decisions;
 mod erasure;
+mod erasure_of_payers;
 mod explain;
 mod faults;
 mod faults_outbox;

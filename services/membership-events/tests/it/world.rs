@@ -540,6 +540,18 @@ impl World {
         .await;
     }
 
+    /// How many billing events wait for their membership.
+    pub async fn unmatched(&self) -> u64 {
+        let store = self.store().await;
+        let counted = store::billing::count_parked(store.reads()).await;
+        counted.expect("a count").0
+    }
+
+    pub async fn until_unmatched(&self, count: u64) {
+        let what = format!("{count} events wait");
+        testkit::eventually(&what, DEADLINE, async || self.unmatched().await == count).await;
+    }
+
     pub async fn until_dead_letters(&self, count: u64) {
         let what = format!("{count} dead letters");
         testkit::eventually(&what, DEADLINE, async || self.dead_letters().await == count).await;

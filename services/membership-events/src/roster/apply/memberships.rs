@@ -11,6 +11,7 @@ use crate::requests::PutMembership;
 use crate::roster::Stop;
 use crate::roster::claim::Claimed;
 use crate::roster::compare::{self, ComparedMembership};
+use crate::rows;
 use crate::store::bulk::{self, NewReference};
 use crate::store::roster::imports::Import;
 use crate::store::roster::missing;
@@ -120,7 +121,7 @@ async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Writes holders and payers where they changed, and answers everybody who is concerned.
+/// Writes holders and payers where they changed, before the references are, and answers everybody who is concerned.
 async fn put_people(
     unit: &Unit<'_>,
     gym: &GymId,
@@ -130,6 +131,7 @@ async fn put_people(
     let mut concerned = BTreeSet::new();
     let mut replaced = BTreeSet::new();
     let mut pairs = Vec::new();
+    let mut former_payers = Vec::new();
     for one in written {
         let put = &one.put;
         // What is older than what is held keeps its people; only its end is taken back.
@@ -145,11 +147,16 @@ async fn put_people(
         if is_change(one.verdict) {
             concerned.extend(people.iter().cloned());
         }
+        if let Some(before) = &one.held {
+            let former = rows::former_payer(before, &one.row)?;
+            former_payers.extend(former.map(|id| (put.membership.clone(), id)));
+        }
         if held != Some(&people) {
             replaced.insert(put.membership.clone());
             pairs.extend(people.into_iter().map(|id| (put.membership.clone(), id)));
         }
     }
+    store::former_payers::insert(unit.db(), gym, &former_payers).await?;
     bulk::replace_people(unit.db(), gym, &replaced, &pairs).await?;
     Ok(concerned)
 }
