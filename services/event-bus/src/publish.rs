@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
@@ -228,9 +229,21 @@ impl Publisher {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<PublishAckFuture, async_nats::jetstream::context::PublishError> {
+        check_connected(&self.js)?;
         let message = PublishMessage::build().headers(headers).payload(body);
         self.js.send_publish(subject.to_owned(), message).await
     }
+}
+
+/// Without a connection nothing is sent: the client would keep it and send it when there is one
+/// again, long after its sender has given it up, and after newer ones of another replica.
+pub(crate) fn check_connected(
+    js: &Context,
+) -> Result<(), async_nats::jetstream::context::PublishError> {
+    if js.client().connection_state() == State::Connected {
+        return Ok(());
+    }
+    Err(BROKEN.into())
 }
 
 /// The ack of a message that is under way.

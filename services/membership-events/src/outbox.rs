@@ -5,6 +5,9 @@
 //! message of the same member is still on its way, a publish failed, a process died) are claimed
 //! from the table: on a wake in this process, on NOTIFY from another, and by a slow poll.
 //!
+//! A replica that has the database and not the bus keeps nothing to itself: as long as the bus does
+//! not answer it leaves its rows to the others, and claims none.
+//!
 //! A member's messages stay in order because a row is only ever published while it is its
 //! member's oldest. What is claimed may have been published before, by a process that died since,
 //! and newer rows after it; where the stream holds something newer it is not published again, for
@@ -13,13 +16,13 @@
 //! until then.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::message::BusMessage;
-use event_bus::{Envelope, GroupPublisher, Publisher};
+use event_bus::{Bus, Envelope, GroupPublisher, PublishError, Publisher};
 use serde_json::value::RawValue;
 use service_runtime::clock::Clock;
 use tokio::sync::{Notify, mpsc};
@@ -47,8 +50,10 @@ const IN_FLIGHT: usize = 512;
 const FEW: usize = 32;
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(5);
-/// Wait after a failed publish.
+/// Wait after a failed publish, and between two questions to a bus that does not answer.
 const AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// How long such a question waits for its answer.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Outbox rows that wait.
 pub const DEPTH: &str = "membership_events_outbox_depth";
@@ -58,6 +63,7 @@ pub const AGE: &str = "membership_events_outbox_age_seconds";
 /// Publishes rows of the outbox. Clones share one relay.
 #[derive(Debug, Clone)]
 pub struct Relay {
+    bus: Bus,
     publisher: Publisher,
     /// Messages that wait together share a disk flush of the server; a lone one leaves at once.
     groups: GroupPublisher,
@@ -67,6 +73,8 @@ pub struct Relay {
     /// Acked and not yet removed.
     acked: Arc<Mutex<HashSet<i64>>>,
     in_flight: Arc<AtomicUsize>,
+    /// The bus does not answer this process, whatever others hear of it.
+    cut_off: Arc<AtomicBool>,
     outcomes: mpsc::UnboundedSender<Outcome>,
 }
 
@@ -91,23 +99,33 @@ pub struct Outcomes(mpsc::UnboundedReceiver<Outcome>);
 
 impl Relay {
     /// A relay; its [`Relay::run`] wants the second half.
-    pub fn new(publisher: Publisher, wall: Arc<dyn Clock>) -> (Self, Outcomes) {
+    pub fn new(bus: Bus, wall: Arc<dyn Clock>) -> (Self, Outcomes) {
         let (outcomes, received) = mpsc::unbounded_channel();
-        let publisher = publisher.with_time_limit(PUBLISH);
+        let publisher = bus.publisher().with_time_limit(PUBLISH);
         let relay = Self {
+            bus,
             groups: GroupPublisher::new(publisher.clone()),
             publisher,
             wall,
             wake: Arc::default(),
             acked: Arc::default(),
             in_flight: Arc::default(),
+            cut_off: Arc::default(),
             outcomes,
         };
         (relay, Outcomes(received))
     }
 
-    /// Until when a row that is being written belongs to its writer.
+    /// Until when a row that is being written belongs to its writer; 0 while another replica may
+    /// have the bus and this one has not.
     pub fn claim_until(&self) -> i64 {
+        if self.is_cut_off() {
+            return 0;
+        }
+        self.claimed_until()
+    }
+
+    fn claimed_until(&self) -> i64 {
         micros(self.wall.now()).saturating_add(CLAIM.as_micros() as i64)
     }
 
@@ -135,6 +153,32 @@ impl Relay {
         }
     }
 
+    fn is_cut_off(&self) -> bool {
+        if !self.bus.is_connected() {
+            self.cut_off();
+        }
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Claims nothing more until the bus answers.
+    fn cut_off(&self) {
+        if self.cut_off.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let relay = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(AFTER_FAILURE).await;
+                let answer = tokio::time::timeout(ANSWER, relay.bus.check()).await;
+                if matches!(answer, Ok(Ok(()))) {
+                    break;
+                }
+            }
+            relay.cut_off.store(false, Ordering::Relaxed);
+            relay.wake();
+        });
+    }
+
     /// Rows were committed that are nobody's yet.
     pub fn wake(&self) {
         self.wake.notify_one();
@@ -151,6 +195,9 @@ impl Relay {
                     Outcome::Acked(Acked { seq, decided_at })
                 }
                 Err(error) => {
+                    if matches!(error, RelayError::Publish(PublishError::Unavailable(_))) {
+                        relay.cut_off();
+                    }
                     warn!(outbox.seq = seq, error = %error, "Outbox row {seq} was not published and stays: {error}");
                     Outcome::Failed(seq)
                 }
@@ -254,7 +301,7 @@ impl Relay {
             self.remove(&store, &mut removable).await;
             if !failed.is_empty() && retry_at.is_none() {
                 let seqs = std::mem::take(&mut failed);
-                log(store::outbox::release(store.reads(), Some(&seqs)).await);
+                log(self.release(&store, &seqs).await);
             }
             if blocked {
                 blocked = self.claim(&store).await;
@@ -263,14 +310,20 @@ impl Relay {
         self.drain(&store, outcomes, removable).await;
     }
 
+    /// Gives rows back, and tells the others, who may have the bus.
+    async fn release(&self, store: &Store, seqs: &[i64]) -> Result<(), StoreError> {
+        store::outbox::release(store.reads(), Some(seqs)).await?;
+        store::outbox::notify(store.reads()).await
+    }
+
     /// Starts what can be claimed; true when rows are left that could not.
     async fn claim(&self, store: &Store) -> bool {
         let now = micros(self.wall.now());
         let room = IN_FLIGHT.saturating_sub(self.in_flight.load(Ordering::Relaxed));
-        if room == 0 {
+        if room == 0 || self.is_cut_off() {
             return true;
         }
-        let until = self.claim_until();
+        let until = self.claimed_until();
         match store::outbox::claim(store.reads(), now, until, room as i64).await {
             Ok(rows) => {
                 for row in rows {
@@ -339,7 +392,7 @@ impl Relay {
         }
         self.remove(store, &mut removable).await;
         if !failed.is_empty() {
-            log(store::outbox::release(store.reads(), Some(&failed)).await);
+            log(self.release(store, &failed).await);
         }
     }
 }

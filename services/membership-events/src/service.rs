@@ -93,7 +93,7 @@ impl Service {
             .await
             .map_err(RunError::Store)?;
         let bus = Bus::start(&config.nats, SERVICE, &shutdown).await?;
-        let (relay, outcomes) = Relay::new(bus.publisher(), Arc::new(SystemClock));
+        let (relay, outcomes) = Relay::new(bus.clone(), Arc::new(SystemClock));
         let wake = Wake::default();
         let decisions = Decisions::new(store.clone(), relay.clone(), wake.clone(), clock.clone());
         Ok(Self {

@@ -287,7 +287,7 @@ impl Unit<'_> {
         let written = store::outbox::insert(&self.txn, rows).await?;
         let (mut mine, mut others): (Vec<_>, Vec<_>) =
             written.into_iter().partition(|row| row.claimed_until > 0);
-        if !others.is_empty() {
+        if !others.is_empty() && claimed_until > 0 {
             // What was acked is only not removed yet, and nothing has to wait for it.
             let members = others.iter().map(|row| row.member_id.0.clone()).collect();
             let new: BTreeSet<i64> = others.iter().map(|row| row.seq).collect();

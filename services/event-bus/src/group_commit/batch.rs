@@ -57,6 +57,7 @@ async fn parts<'a>(
     js: &Context,
     messages: impl ExactSizeIterator<Item = &'a Message>,
 ) -> Result<PublishAck, ServerError> {
+    publish::check_connected(js)?;
     let client = js.client();
     let id = format!("{:032x}", rand::random::<u128>());
     let count = messages.len();

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
-use event_bus::PublishError;
+use event_bus::{GroupPublisher, PublishError};
 use serde_json::json;
+use testkit::eventually;
 
 use crate::{envelope, start};
 
@@ -41,6 +42,38 @@ async fn many_can_be_under_way_at_once() {
         sequences.push(ack.await.unwrap().sequence);
     }
     assert_eq!(sequences, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_was_given_up_without_a_connection_is_not_sent_when_there_is_one() {
+    let (mut nats, bus) = start().await;
+    let subject = "membership.v1.demo.m_1";
+    nats.stop().await.unwrap();
+    eventually(
+        "the connection is gone",
+        Duration::from_secs(10),
+        async || !bus.is_connected(),
+    )
+    .await;
+    let publisher = bus.publisher().with_time_limit(Duration::from_millis(200));
+    let groups = GroupPublisher::new(publisher.clone());
+    let given_up = [
+        publisher
+            .publish(subject, &envelope("old"), &json!({}))
+            .await,
+        groups
+            .publish(subject, &envelope("older"), &json!({}))
+            .await,
+    ];
+    for answer in given_up {
+        assert!(matches!(answer, Err(PublishError::Unavailable(_))));
+    }
+    nats.restart().await.unwrap();
+    let publisher = bus.publisher().with_time_limit(Duration::from_secs(10));
+    let new = publisher
+        .publish(subject, &envelope("new"), &json!({}))
+        .await;
+    assert_eq!(new.unwrap().sequence, 1);
 }
 
 #[tokio::test]

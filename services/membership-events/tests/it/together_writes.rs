@@ -40,7 +40,7 @@ impl Hands {
         world.stop_all().await;
         let (store, stop) = (world.store().await, CancellationToken::new());
         let wall = Arc::new(service_runtime::clock::SystemClock);
-        let (relay, outcomes) = Relay::new(world.bus.publisher(), wall);
+        let (relay, outcomes) = Relay::new(world.bus.clone(), wall);
         let clock = Arc::new(world.clock.clone());
         let decisions = Decisions::new(store.clone(), relay.clone(), Wake::default(), clock);
         let relay = tokio::spawn(relay.run(store, outcomes, stop.clone()));

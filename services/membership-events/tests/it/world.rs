@@ -29,6 +29,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use crate::proxy::Proxy;
+
 pub const GYM: &str = "iron";
 pub const ACCOUNT: &str = "acct_iron";
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -189,14 +191,21 @@ impl World {
     }
 
     pub async fn start_replica(&mut self) {
+        self.start_replica_with(self.config()).await;
+    }
+
+    /// One whose way to NATS is its own.
+    pub async fn start_replica_through(&mut self, proxy: &Proxy) {
+        let mut config = self.config();
+        config.nats.nats_url = proxy.url();
+        self.start_replica_with(config).await;
+    }
+
+    async fn start_replica_with(&mut self, config: Config) {
         let shutdown = CancellationToken::new();
-        let service = Service::start(
-            self.config(),
-            Arc::new(self.clock.clone()),
-            shutdown.clone(),
-        )
-        .await
-        .expect("the service starts");
+        let service = Service::start(config, Arc::new(self.clock.clone()), shutdown.clone())
+            .await
+            .expect("the service starts");
         let address = service.grpc_addr();
         self.replicas.push(Replica {
             address,
