@@ -6,20 +6,23 @@
 
 use std::time::Duration;
 
-use access_domain::ids::{GymId, MemberId, MembershipId};
+use access_domain::ids::{GymId, MemberId};
 use access_domain::membership::Reason;
 use contracts::membership::v1::Notification;
 use contracts::message::BusMessage;
 use contracts::wire;
 use event_bus::{Envelope, PublishError, Publisher};
+use jiff::Timestamp;
+use sea_orm::ConnectionTrait;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::SERVICE;
+use crate::decide;
 use crate::error::Error;
 use crate::requests::RequestResume;
 use crate::rows;
-use crate::store::entity::{members, resume_requests};
+use crate::store::entity::{memberships, resume_requests};
 use crate::store::{self, StoreError, from_micros};
 use crate::unit::Decisions;
 use crate::writes::{By, Outcome, lock_membership};
@@ -31,9 +34,15 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 enum TellError {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Work(#[from] Error),
     #[error(transparent)]
     Publish(#[from] PublishError),
+}
+
+impl From<StoreError> for TellError {
+    fn from(error: StoreError) -> Self {
+        Self::Work(Error::Store(error))
+    }
 }
 
 /// Keeps that a member asks for a paused membership to be resumed. A repeat while it is open
@@ -61,18 +70,19 @@ async fn request_once(
 ) -> Result<Outcome, Error> {
     let (gym, member, membership) = (&request.gym, &request.member, &request.membership);
     let unit = decisions.begin(by.cause(decisions)).await?;
-    let held = lock_membership(&unit, gym, membership).await?;
+    let row = lock_membership(&unit, gym, membership).await?;
     let ids = [member.clone()].into();
     let person = store::members::lock(unit.db(), gym, &ids).await?.pop();
     let person = person
         .filter(|person| !person.erased)
         .ok_or(Error::Unknown("member"))?;
-    let held = rows::membership(&held)?;
+    let held = rows::membership(&row)?;
     if !held.is_held_by(member) && held.payer() != Some(member) {
         return Err(Error::Refused(
             "the member neither holds nor pays for this membership".to_owned(),
         ));
     }
+    let is_paused = is_paused(unit.db(), gym, &row, unit.now()).await?;
     let members = [(member.clone(), person.version)].into();
     if let Some(open) = store::resume_requests::find_open(unit.db(), gym, member).await? {
         if open.membership_id.0 != *membership {
@@ -80,12 +90,12 @@ async fn request_once(
                 "a request of this member for another membership is open".to_owned(),
             ));
         }
-        if is_paused(&person, membership)? {
+        if is_paused {
             return Ok(Outcome::applied(0, members));
         }
         store::resume_requests::close(unit.db(), &open, unit.now()).await?;
     }
-    if !is_paused(&person, membership)? {
+    if !is_paused {
         return Err(Error::Refused("the membership is not paused".to_owned()));
     }
     let now = unit.now();
@@ -94,14 +104,20 @@ async fn request_once(
     Ok(Outcome::applied(0, members))
 }
 
-/// Whether the membership is paused, by what was last decided about the person.
-fn is_paused(person: &members::Model, membership: &MembershipId) -> Result<bool, StoreError> {
-    let paused = Reason::MembershipPaused.as_str();
-    Ok(rows::state(person)?.is_some_and(|state| {
-        state.memberships.iter().any(|held| {
-            held.membership_id == membership.as_str()
-                && held.reasons.iter().any(|reason| reason == paused)
-        })
+/// Whether the membership is paused at `now`: as it is, since its payer may have no seat in it, and
+/// nothing of it in a state of their own.
+async fn is_paused(
+    db: &impl ConnectionTrait,
+    gym: &GymId,
+    row: &memberships::Model,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let its_gym = store::gyms::find(db, gym).await?;
+    let rules = rows::rules(&its_gym.ok_or(Error::Unknown("gym"))?)?;
+    let facts = decide::with_billing(db, gym, std::slice::from_ref(row)).await?;
+    Ok(facts.iter().any(|held| {
+        let status = held.membership.status_at(&held.billing, &rules, now);
+        status.reasons.contains(&Reason::MembershipPaused)
     }))
 }
 
@@ -131,8 +147,12 @@ async fn look(decisions: &Decisions, publisher: &Publisher) -> Result<(), TellEr
         }
         let (gym, member): (&GymId, &MemberId) = (&row.gym_id.0, &row.member_id.0);
         let person = store::members::find(db, gym, member).await?;
-        let goes_on = match &person {
-            Some(person) if !person.erased => !is_paused(person, &row.membership_id.0)?,
+        let ids = [row.membership_id.0.clone()].into();
+        let held = store::bulk::list_memberships(db, gym, &ids, false).await?;
+        let goes_on = match held.first() {
+            Some(held) if person.is_some_and(|person| !person.erased) => {
+                !is_paused(db, gym, held, decisions.now()).await?
+            }
             _ => true,
         };
         if goes_on {

@@ -67,3 +67,22 @@ def only_who_holds_or_pays_may_ask_and_only_while_paused(town):
     assert not gym.state().allowed
     gym.bill("subscription_resumed")
     assert gym.state().allowed
+
+
+@story
+def who_pays_and_holds_no_seat_may_ask_too(town):
+    gym = town.gym()
+    gym.member("ann", "mum")
+    gym.join("ms", "ann", payer_member_id="mum")
+    gym.pause("p", gym.day(-1))
+    for _ in range(2):
+        assert ask(gym, "mum", behind="member:mum").applied
+    one = until("it is told", lambda: told(gym))[0]
+    same((one.member_id, dict(one.details)["requested_by"]), ("mum", "member:mum"))
+    # It is hers alone: ann may ask for herself.
+    assert ask(gym, "ann", behind="member:ann").applied
+    gym.resume()
+    assert gym.state().allowed
+    assert "not paused" in refused("FAILED_PRECONDITION", ask, gym, "mum").message
+    gym.pause("q", gym.day(-1))
+    until("it may be asked for again", lambda: ask(gym, "mum") and len(told(gym)) == 3)
