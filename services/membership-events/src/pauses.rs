@@ -1,16 +1,18 @@
 //! The club's pauses: made, edited, ended.
 //!
 //! Each pause has an id and a source version of its own. Its start can be edited until it has
-//! begun, its end at any time. A provider's pauses are billing facts and not stored here; resuming
+//! begun, its end at any time. Who keeps no numbers resumes by the instant alone, which no number is
+//! compared with. A provider's pauses are billing facts and not stored here; resuming
 //! everything ends those that began by then too.
 
 use std::collections::BTreeMap;
 
+use access_domain::gym::GymRules;
 use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::fields::Fields;
-use crate::requests::{PauseMembership, ResumeMembership};
+use crate::requests::{CLOCK_SKEW, PauseMembership, ResumeMembership};
 use crate::rows::{self, StoredPause};
 use crate::store::entity::memberships as membership_rows;
 use crate::store::{from_micros, micros};
@@ -55,38 +57,82 @@ pub(crate) fn weigh_resume(resume: &ResumeMembership, facts: &Facts) -> Result<V
     let mut row = facts.membership(&resume.membership)?.clone();
     let mut pauses = rows::pauses(&row)?;
     let at = resume.at.unwrap_or(facts.now);
+    let Some(source_version) = resume.source_version else {
+        return weigh_unnumbered(row, pauses, at, facts);
+    };
     if let Some(id) = &resume.pause {
         let held = pauses
             .iter_mut()
             .find(|pause| pause.id == *id)
             .ok_or(Error::Unknown("pause"))?;
-        if held.source_version > resume.source_version {
+        if held.source_version > source_version {
             return Ok(Verdict::Stale(Outcome::stale(held.source_version)));
         }
-        end(held, at, resume.source_version);
+        end(held, at, source_version);
     } else {
         // A repeat that comes late must not resume what was paused after it.
         match row.resumed_source_version {
-            Some(held) if held > resume.source_version => {
+            Some(held) if held > source_version => {
                 return Ok(Verdict::Stale(Outcome::stale(held)));
             }
-            Some(held) if held == resume.source_version => {
+            Some(held) if held == source_version => {
                 return about(&row, held).map(Verdict::from);
             }
-            _ => row.resumed_source_version = Some(resume.source_version),
+            _ => row.resumed_source_version = Some(source_version),
         }
         let rules = rows::rules(&facts.gym)?;
         for pause in &mut pauses {
-            let in_force = rules.begins(pause.from) <= at
-                && pause.resumed_at.is_none_or(|resumed| resumed > at);
-            if in_force && pause.source_version <= resume.source_version {
-                end(pause, at, resume.source_version);
+            if is_in_force(pause, &rules, at) && pause.source_version <= source_version {
+                end(pause, at, source_version);
             }
         }
-        let ended = row.provider_pauses_ended_at.map(from_micros);
-        row.provider_pauses_ended_at = Some(micros(ended.map_or(at, |ended| ended.max(at))));
+        end_providers(&mut row, at);
     }
-    kept(row, &pauses, resume.source_version, facts.now)
+    kept(row, &pauses, source_version, facts.now)
+}
+
+/// Ends all that are in force as of an instant, and leaves the numbers to those who keep them.
+fn weigh_unnumbered(
+    mut row: membership_rows::Model,
+    mut pauses: Vec<StoredPause>,
+    at: Timestamp,
+    facts: &Facts,
+) -> Result<Verdict, Error> {
+    if at > facts.now.saturating_add(CLOCK_SKEW).unwrap_or(facts.now) {
+        let problem = "without a number the instant cannot be to come";
+        let mut fields = Fields::new();
+        fields.fault("at", problem);
+        return Err(fields.into_refusal(problem).into());
+    }
+    match row.resumed_unnumbered_at {
+        Some(held) if held > micros(at) => {
+            return Ok(Verdict::Stale(Outcome::stale(row.source_version)));
+        }
+        Some(held) if held == micros(at) => {
+            let held = row.source_version;
+            return about(&row, held).map(Verdict::from);
+        }
+        _ => row.resumed_unnumbered_at = Some(micros(at)),
+    }
+    let rules = rows::rules(&facts.gym)?;
+    for pause in &mut pauses {
+        if is_in_force(pause, &rules, at) {
+            pause.resumed_at = Some(at);
+        }
+    }
+    end_providers(&mut row, at);
+    let held = row.source_version;
+    kept(row, &pauses, held, facts.now)
+}
+
+/// Whether a pause has begun by `at`, and nobody has resumed it by then.
+fn is_in_force(pause: &StoredPause, rules: &GymRules, at: Timestamp) -> bool {
+    rules.begins(pause.from) <= at && pause.resumed_at.is_none_or(|resumed| resumed > at)
+}
+
+fn end_providers(row: &mut membership_rows::Model, at: Timestamp) {
+    let ended = row.provider_pauses_ended_at.map(from_micros);
+    row.provider_pauses_ended_at = Some(micros(ended.map_or(at, |ended| ended.max(at))));
 }
 
 /// A repeat under the same number does not move the end.

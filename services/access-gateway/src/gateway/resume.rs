@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use contracts::access::v1::ResumeAccessRequest;
 use contracts::membership::v1::{RequestResumeRequest, ResumeMembershipRequest};
+use contracts::wire::timestamp;
 use service_runtime::identity::Caller;
 
 use super::{Gateway, unknown_member};
@@ -79,9 +80,10 @@ impl Gateway {
                 gym_id: gym_id.clone(),
                 membership_id,
                 pause_id: None,
-                at: None,
-                // Of the member's wish: newer than any write that came before it.
-                source_version: self.clock.now().as_microsecond(),
+                // The numbers of a membership are its source's own.
+                at: Some(timestamp(self.clock.now())),
+                source_version: 0,
+                unnumbered: true,
             };
             let outcome = membership_events
                 .resume_membership(within(LIMIT, caller, resume))

@@ -57,7 +57,15 @@ async fn immediate_resumes_here_unless_a_newer_change_stands() -> anyhow::Result
         (answer.status.as_u16(), answer.body),
         (200, json!({"outcome": "resumed"}))
     );
-    assert_eq!(world.upstream.calls("resume_membership").len(), 1);
+    let calls = world.upstream.calls("resume_membership");
+    assert_eq!(calls.len(), 1);
+    // The membership's numbers are not ours to give.
+    let call = &calls[0].message;
+    assert_eq!(
+        (&call["unnumbered"], &call["sourceVersion"]),
+        (&json!(true), &json!(null))
+    );
+    assert!(call["at"].is_string());
     assert!(world.upstream.calls("request_resume").is_empty());
 
     world

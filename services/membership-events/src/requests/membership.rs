@@ -209,8 +209,8 @@ pub struct ResumeMembership {
     pub pause: Option<PauseId>,
     /// None is now.
     pub at: Option<Timestamp>,
-    /// The caller's number.
-    pub source_version: i64,
+    /// The caller's number; none of a caller that keeps none.
+    pub source_version: Option<i64>,
 }
 
 impl TryFrom<wire::ResumeMembershipRequest> for ResumeMembership {
@@ -222,7 +222,17 @@ impl TryFrom<wire::ResumeMembershipRequest> for ResumeMembership {
         let membership = fields.id("membership_id", &request.membership_id);
         let pause = fields.optional_id("pause_id", request.pause_id.as_deref());
         let at = fields.optional_instant("at", request.at.as_ref());
-        let source_version = fields.source_version(request.source_version);
+        let source_version = if request.unnumbered {
+            if request.pause_id.is_some() {
+                fields.fault("pause_id", "one pause is resumed by number alone");
+            }
+            if request.at.is_none() {
+                fields.fault("at", "without a number the instant is expected");
+            }
+            Some(None)
+        } else {
+            fields.source_version(request.source_version).map(Some)
+        };
         let value = (|| {
             Some(Self {
                 gym: gym?,

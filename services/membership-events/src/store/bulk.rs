@@ -167,8 +167,8 @@ pub async fn put_memberships(
         let sql = format!(
             "insert into memberships (gym_id, membership_id, plan_id, holders, payer_member_id,
                  starts_on, ends_on, next_plan_id, next_plan_from, cancelled_at, cancel_ends_on,
-                 pauses, provider_pauses_ended_at, resumed_source_version, billing_provider,
-                 billing_account, billing_subscription, billing_customer, billing_mandate,
+                 pauses, provider_pauses_ended_at, resumed_source_version, resumed_unnumbered_at,
+                 billing_provider, billing_account, billing_subscription, billing_customer, billing_mandate,
                  source_version, written_at)
              {rows}
              on conflict (gym_id, membership_id) do update set plan_id = excluded.plan_id,
@@ -179,6 +179,7 @@ pub async fn put_memberships(
                  pauses = excluded.pauses,
                  provider_pauses_ended_at = excluded.provider_pauses_ended_at,
                  resumed_source_version = excluded.resumed_source_version,
+                 resumed_unnumbered_at = excluded.resumed_unnumbered_at,
                  billing_provider = excluded.billing_provider,
                  billing_account = excluded.billing_account,
                  billing_subscription = excluded.billing_subscription,
@@ -191,7 +192,7 @@ pub async fn put_memberships(
     Ok(())
 }
 
-fn values_of(row: memberships::Model) -> [Value; 21] {
+fn values_of(row: memberships::Model) -> [Value; 22] {
     [
         row.gym_id.into(),
         row.membership_id.into(),
@@ -207,6 +208,7 @@ fn values_of(row: memberships::Model) -> [Value; 21] {
         row.pauses.into(),
         row.provider_pauses_ended_at.into(),
         row.resumed_source_version.into(),
+        row.resumed_unnumbered_at.into(),
         row.billing_provider.into(),
         row.billing_account.into(),
         row.billing_subscription.into(),

@@ -178,6 +178,8 @@ pub mod memberships {
         pub provider_pauses_ended_at: Option<i64>,
         /// The number of the last call that resumed it whole.
         pub resumed_source_version: Option<i64>,
+        /// The instant of the last call without a number that resumed it whole.
+        pub resumed_unnumbered_at: Option<i64>,
         /// Provider of the current billing reference.
         pub billing_provider: Option<String>,
         /// Account of the current billing reference.

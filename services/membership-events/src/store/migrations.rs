@@ -7,6 +7,7 @@ mod decision_history;
 mod erasures;
 mod former_payers;
 mod resume_requests;
+mod resume_unnumbered;
 mod resume_whole;
 mod roster;
 mod timers_by_gym;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(timers_by_gym::TimersByGym),
             Box::new(resume_whole::ResumeWhole),
             Box::new(former_payers::FormerPayers),
+            Box::new(resume_unnumbered::ResumeUnnumbered),
         ]
     }
 }

@@ -168,6 +168,7 @@ pub(crate) fn membership_row(
         pauses: held.map_or_else(|| "[]".to_owned(), |held| held.pauses.clone()),
         provider_pauses_ended_at: held.and_then(|held| held.provider_pauses_ended_at),
         resumed_source_version: held.and_then(|held| held.resumed_source_version),
+        resumed_unnumbered_at: held.and_then(|held| held.resumed_unnumbered_at),
         billing_provider: text(billing.map(|b| b.provider.as_str())),
         billing_account: text(billing.map(|b| b.account.as_str())),
         billing_subscription: text(

@@ -101,6 +101,7 @@ pub async fn step(world: &mut World, dice: &mut Dice, together: &mut Answers) {
                 pause_id: None,
                 at: None,
                 source_version,
+                unnumbered: false,
             };
             together.spawn(async move { client.resume_membership(resume).await.map(drop) });
         }

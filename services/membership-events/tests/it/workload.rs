@@ -82,6 +82,7 @@ impl Workload {
                 pause_id: (self.dice.below(3) == 0).then(|| "p_0".to_owned()),
                 at: None,
                 source_version: self.version(),
+                unnumbered: false,
             }),
             10 => {
                 let take_back = self.dice.below(2) == 0;

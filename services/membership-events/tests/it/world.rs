@@ -453,6 +453,7 @@ impl World {
             pause_id: pause.map(str::to_owned),
             at: None,
             source_version: self.next(),
+            unnumbered: false,
         };
         self.client()
             .resume_membership(request)

@@ -157,3 +157,31 @@ def a_resume_of_everything_that_comes_a_second_time_ends_no_later_pause(town):
     assert gym.state().allowed
     older = gym.resume(source_version=number)
     same((older.applied, older.source_version > number), (False, True))
+
+
+@story
+def a_resume_without_a_number_makes_no_numbered_write_stale(town):
+    gym = town.gym().with_ann()
+
+    def wish(at, **more):
+        return gym.resume(unnumbered=True, source_version=0, at=at, **more)
+
+    gym.pause("p", gym.day(-1))
+    gym.bill("subscription_paused", now() - timedelta(hours=2))
+    at = now()
+    assert wish(at).applied
+    assert gym.state().allowed
+    # The club's own numbers go on.
+    gym.pause("p", gym.day(-1), gym.day(9))
+    gym.pause("q", gym.day(-1))
+    gym.bill("subscription_paused")
+    assert not gym.state().allowed
+    same(wish(at).applied, True)
+    assert not gym.state().allowed, "a repeat resumed what was paused after it"
+    same(wish(at - SECOND).applied, False)
+    assert gym.resume().applied
+    assert gym.state().allowed
+    refused("INVALID_ARGUMENT", wish, None)
+    refused("INVALID_ARGUMENT", wish, now(), pause_id="p")
+    found = refused("FAILED_PRECONDITION", wish, now() + days(1))
+    same(found.fields, ["at"])
