@@ -25,6 +25,7 @@ pub mod outbox;
 pub mod paging;
 pub mod pauses;
 pub mod people;
+pub mod readiness;
 pub mod reads;
 pub mod resume_requests;
 pub mod roster;

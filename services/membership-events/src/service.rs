@@ -25,7 +25,7 @@ use crate::roster::{self, Importer, RosterSettings};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake, erasure, history, resume_requests, unmatched};
+use crate::{SERVICE, billing_intake, erasure, history, readiness, resume_requests, unmatched};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,8 @@ pub struct Service {
     grpc_addr: SocketAddr,
     health: Health,
     serving: Condition,
+    has_bus: Condition,
+    has_database: Condition,
     unmatched_billing_after: Duration,
     shutdown: CancellationToken,
 }
@@ -84,6 +86,7 @@ impl Service {
         register_metrics();
         let health = Health::new();
         let serving = health.condition("serving");
+        let (has_bus, has_database) = (health.condition("bus"), health.condition("database"));
         health.serve(config.health_addr, shutdown.clone()).await?;
         let grpc = GrpcServer::bind(config.grpc_addr).await?;
         let grpc_addr = grpc.local_addr()?;
@@ -92,7 +95,9 @@ impl Service {
         let store = Store::open(&config.database)
             .await
             .map_err(RunError::Store)?;
+        has_database.set_ready();
         let bus = Bus::start(&config.nats, SERVICE, &shutdown).await?;
+        has_bus.set_ready();
         let (relay, outcomes) = Relay::new(bus.clone(), Arc::new(SystemClock));
         let wake = Wake::default();
         let decisions = Decisions::new(store.clone(), relay.clone(), wake.clone(), clock.clone());
@@ -110,6 +115,8 @@ impl Service {
             grpc_addr,
             health,
             serving,
+            has_bus,
+            has_database,
             unmatched_billing_after: config.unmatched_billing_after,
             shutdown,
         })
@@ -130,6 +137,13 @@ impl Service {
             self.store.clone(),
             self.outcomes,
             relay_shutdown.clone(),
+        ));
+        tasks.spawn(readiness::watch(
+            self.bus.clone(),
+            self.has_bus,
+            self.store.clone(),
+            self.has_database,
+            shutdown.clone(),
         ));
         tasks.spawn(outbox::listen(
             self.store.clone(),

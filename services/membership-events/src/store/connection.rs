@@ -137,6 +137,11 @@ impl Store {
         Migrator::up(&self.database, None).await.step("migrating")
     }
 
+    /// Ends when the database answers: for readiness.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.database.ping().await.step("asking the database")
+    }
+
     /// For reads outside a transaction. Never to be used while one is held.
     pub fn reads(&self) -> &DatabaseConnection {
         &self.database

@@ -12,6 +12,7 @@ mod faults;
 mod faults_cut_off;
 mod faults_outbox;
 mod faults_random;
+mod health;
 mod history;
 mod interleavings;
 mod large_gym;

@@ -1,4 +1,4 @@
-//! A way to NATS of one replica's own, which a test can cut while all others have theirs.
+//! A way to a server of one replica's own, which a test can cut while all others have theirs.
 
 use std::net::SocketAddr;
 
@@ -42,8 +42,8 @@ impl Proxy {
         }
     }
 
-    pub fn url(&self) -> String {
-        format!("nats://{}", self.address)
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn freeze(&self) {

@@ -197,8 +197,27 @@ impl World {
     /// One whose way to NATS is its own.
     pub async fn start_replica_through(&mut self, proxy: &Proxy) {
         let mut config = self.config();
-        config.nats.nats_url = proxy.url();
+        config.nats.nats_url = format!("nats://{}", proxy.address());
         self.start_replica_with(config).await;
+    }
+
+    /// One whose way to the database is its own. PostgreSQL alone.
+    pub async fn start_replica_before(&mut self, proxy: &Proxy) {
+        let mut config = self.config();
+        let server = self.database_server();
+        let through = proxy.address().to_string();
+        config.database.database_url = config.database.database_url.replace(&server, &through);
+        self.start_replica_with(config).await;
+    }
+
+    /// `address:port` of PostgreSQL.
+    pub fn database_server(&self) -> String {
+        let url = self.database.url();
+        let server = url
+            .split('@')
+            .nth(1)
+            .and_then(|rest| rest.split('/').next());
+        server.expect("an address").to_owned()
     }
 
     async fn start_replica_with(&mut self, config: Config) {
