@@ -116,25 +116,29 @@ impl Store {
         }
         let database = Database::connect(options).await.step("connecting")?;
         let store = Self { database };
-        store.migrate().await?;
+        store.migrate(timeout).await?;
         Ok(store)
     }
 
-    /// Brings the schema up to date; several replicas may start at once.
-    async fn migrate(&self) -> Result<(), StoreError> {
-        if self.is_postgres() {
-            // Held to the end of the transaction, so that only one replica migrates at a time.
-            let guard = self.database.begin().await.step("migrating")?;
-            // It only waits.
-            let wait = format!("set local {} = 0", STANDS_STILL.0);
-            for statement in [wait.as_str(), "select pg_advisory_xact_lock(7301145)"] {
-                let run = guard.execute_unprepared(statement);
-                run.await.step("migrating")?;
-            }
-            Migrator::up(&self.database, None).await.step("migrating")?;
-            return guard.commit().await.step("migrating");
+    /// Brings the schema up to date; several replicas may start at once. It takes what it takes:
+    /// only for a table that others work on it waits no longer than `timeout`, since they wait
+    /// behind it.
+    async fn migrate(&self, timeout: Duration) -> Result<(), StoreError> {
+        if !self.is_postgres() {
+            return Migrator::up(&self.database, None).await.step("migrating");
         }
-        Migrator::up(&self.database, None).await.step("migrating")
+        let txn = self.database.begin().await.step("migrating")?;
+        let tables = format!("set local lock_timeout = {}", timeout.as_millis());
+        for statement in [
+            "set local statement_timeout = 0",
+            // Held to the end of the transaction, so that only one replica migrates at a time.
+            "select pg_advisory_xact_lock(7301145)",
+            tables.as_str(),
+        ] {
+            txn.execute_unprepared(statement).await.step("migrating")?;
+        }
+        Migrator::up(&txn, None).await.step("migrating")?;
+        txn.commit().await.step("migrating")
     }
 
     /// Ends when the database answers: for readiness.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use contracts::membership::v1 as wire;
 use membership_events::store::migrations::Migrator;
-use sea_orm::{ConnectionTrait, Database, Statement};
+use membership_events::store::{DatabaseSettings, Store};
+use sea_orm::{ConnectionTrait, Database, Statement, TransactionTrait};
 use sea_orm_migration::MigratorTrait;
 use testkit::{TestDatabase, eventually};
 
@@ -30,6 +31,43 @@ async fn every_migration_keeps_what_the_version_before_held_on_postgres() {
         fill(database.url(), version).await;
         goes_on(World::on_database(database).await, version).await;
     }
+}
+
+/// PostgreSQL only: on SQLite no statement has a limit. Another replica migrates longer than a
+/// statement may take, and so does each statement of what is left to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_migrates_for_as_long_as_it_takes() {
+    const LIMIT: Duration = Duration::from_millis(300);
+    let database = TestDatabase::create().await.expect("a database");
+    fill(database.url(), versions().end - 1).await;
+    let other = Database::connect(database.url()).await.expect("connected");
+    for statement in [
+        "create function be_slow() returns event_trigger language plpgsql as
+             $$ begin perform pg_sleep(0.5); end $$",
+        "create event trigger slow on ddl_command_start execute function be_slow()",
+    ] {
+        other.execute_unprepared(statement).await.expect("made");
+    }
+    let holder = other.begin().await.expect("a transaction");
+    let lock = "select pg_advisory_xact_lock(7301145)";
+    holder.execute_unprepared(lock).await.expect("locked");
+    let settings = DatabaseSettings {
+        database_url: database.url().to_owned(),
+        database_pool_size: 3,
+        database_statement_timeout: LIMIT,
+    };
+    let opened = tokio::spawn(async move { Store::open(&settings).await });
+    tokio::time::sleep(3 * LIMIT).await;
+    assert!(!opened.is_finished(), "it waits for the other one");
+    holder.rollback().await.expect("released");
+    let store = opened.await.expect("no panic").expect("migrated");
+    let limit = "select current_setting('statement_timeout')";
+    let limit = Statement::from_string(store.reads().get_database_backend(), limit);
+    let row = store.reads().query_one_raw(limit).await.expect("an answer");
+    let limit: String = row.expect("a row").try_get_by_index(0).expect("a text");
+    assert_eq!(limit, "300ms", "of all that comes after it");
+    let left = Migrator::get_pending_migrations(&other).await;
+    assert!(left.expect("an answer").is_empty());
 }
 
 /// How many migrations the database has seen: all but one or more of the last.
