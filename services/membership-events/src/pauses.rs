@@ -40,13 +40,16 @@ pub(crate) fn weigh_pause(put: &PauseMembership, facts: &Facts) -> Result<Verdic
         }
         Some(held) => {
             let has_begun = rows::rules(&facts.gym)?.begins(held.from) <= facts.now;
-            if held.resumed_at.is_none() && has_begun && held.from != put.from {
+            let is_resumed = held.resumed_at.is_some_and(|at| at <= facts.now);
+            if !is_resumed && has_begun && held.from != put.from {
                 let problem = "the pause has begun: only its end can be changed";
                 let mut fields = Fields::new();
                 fields.fault("from", problem);
                 return Err(fields.into_refusal(problem).into());
             }
-            *held = new;
+            // A resume that is to come stays: its end is what was changed.
+            let resumed_at = held.resumed_at.filter(|_| !is_resumed);
+            *held = StoredPause { resumed_at, ..new };
         }
     }
     kept(row.clone(), &pauses, put.source_version, facts.now)

@@ -142,6 +142,22 @@ def a_resume_holds_as_of_its_instant(town):
 
 
 @story
+def a_pause_whose_resume_is_to_come_has_begun_all_the_same(town):
+    gym = town.gym().with_ann()
+    gym.pause("p", gym.day(-2))
+    gym.resume(pause_id="p", at=gym.begins(gym.day(3)))
+    found = refused("FAILED_PRECONDITION", gym.pause, "p", gym.day(1))
+    same(found.fields, ["from"])
+    assert not gym.state().allowed
+    # Its end changes, and it is still resumed when it was to be.
+    gym.pause("p", gym.day(-2), gym.day(9))
+    begins = gym.begins(gym.day(3))
+    same([gym.then(begins - SECOND).allowed, gym.then(begins).allowed], [False, True])
+    gym.pause("p", gym.day(-2), gym.day(2))
+    assert gym.then(gym.begins(gym.day(2))).allowed
+
+
+@story
 def a_resume_of_everything_that_comes_a_second_time_ends_no_later_pause(town):
     gym = town.gym().with_ann()
     gym.bill("subscription_paused", now() - timedelta(hours=2))
