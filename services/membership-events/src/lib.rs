@@ -29,6 +29,7 @@ pub mod readiness;
 pub mod reads;
 pub mod resume_requests;
 pub mod roster;
+pub mod rule_changes;
 pub mod timers;
 pub mod unmatched;
 pub mod writes;

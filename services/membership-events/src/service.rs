@@ -25,7 +25,9 @@ use crate::roster::{self, Importer, RosterSettings};
 use crate::store::{Store, StoreError};
 use crate::timers::{self, Wake};
 use crate::unit::Decisions;
-use crate::{SERVICE, billing_intake, erasure, history, readiness, resume_requests, unmatched};
+use crate::{
+    SERVICE, billing_intake, erasure, history, readiness, resume_requests, rule_changes, unmatched,
+};
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +172,7 @@ impl Service {
             self.bus.publisher(),
             shutdown.clone(),
         ));
+        tasks.spawn(rule_changes::run(self.decisions.clone(), shutdown.clone()));
         tasks.spawn(unmatched::run(
             self.decisions.clone(),
             self.unmatched_billing_after,

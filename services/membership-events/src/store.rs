@@ -26,6 +26,7 @@ pub mod migrations;
 pub mod outbox;
 pub mod resume_requests;
 pub mod roster;
+pub mod rule_changes;
 mod statement;
 pub mod timers;
 

@@ -38,6 +38,7 @@ pub struct Decisions {
     clock: Arc<dyn Clock>,
     erasures: Arc<Notify>,
     resume_requests: Arc<Notify>,
+    rule_changes: Arc<Notify>,
 }
 
 impl Decisions {
@@ -50,6 +51,7 @@ impl Decisions {
             clock,
             erasures: Arc::default(),
             resume_requests: Arc::default(),
+            rule_changes: Arc::default(),
         }
     }
 
@@ -81,6 +83,11 @@ impl Decisions {
     /// Notified when a member has asked to be resumed, and that is committed.
     pub fn resume_requests(&self) -> &Notify {
         &self.resume_requests
+    }
+
+    /// Notified when a gym's rules have changed, and that is committed.
+    pub fn rule_changes(&self) -> &Notify {
+        &self.rule_changes
     }
 
     /// Begins a unit of work. Dropping it undoes it.
@@ -135,6 +142,11 @@ struct Outgoing {
 }
 
 impl Unit<'_> {
+    /// All that follows is brought about by this.
+    pub fn set_cause(&mut self, cause: CauseOf) {
+        self.causes = cause.into();
+    }
+
     /// Of several events, the one that touches this membership.
     pub fn add_cause(&mut self, pair: Pair, cause: Arc<CauseOf>) {
         if let Causes::Each(each) = &mut self.causes {

@@ -420,6 +420,35 @@ pub mod erasures {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// Gyms whose rules have changed and where somebody is still to be decided about again.
+pub mod rule_changes {
+    use sea_orm::entity::prelude::*;
+
+    use super::super::keys::GymKey;
+
+    /// One gym.
+    #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "rule_changes")]
+    pub struct Model {
+        /// The gym.
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub gym_id: GymKey,
+        /// The last member decided about; empty before the first.
+        pub after: String,
+        /// Who changed them.
+        pub actor: String,
+        /// When.
+        pub changed_at: i64,
+        /// The trace it belongs to.
+        pub traceparent: Option<String>,
+    }
+
+    /// No relations are followed.
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 /// Members who asked to be resumed. Kept, as the answer to who asked when.
 pub mod resume_requests {
     use sea_orm::entity::prelude::*;

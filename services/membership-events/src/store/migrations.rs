@@ -10,6 +10,7 @@ mod resume_requests;
 mod resume_unnumbered;
 mod resume_whole;
 mod roster;
+mod rule_changes;
 mod timers_by_gym;
 
 use sea_orm_migration::prelude::*;
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(resume_whole::ResumeWhole),
             Box::new(former_payers::FormerPayers),
             Box::new(resume_unnumbered::ResumeUnnumbered),
+            Box::new(rule_changes::RuleChanges),
         ]
     }
 }

@@ -2,25 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use access_domain::ids::GymId;
-
 use super::{By, Outcome};
 use crate::error::Error;
 use crate::linking::{self, Touched};
 use crate::requests::PutGym;
 use crate::rows;
-use crate::store;
-use crate::store::entity::gyms;
-use crate::unit::{Decisions, Unit};
+use crate::rule_changes::decide_page;
+use crate::store::entity::{gyms, rule_changes};
+use crate::store::{self, micros};
+use crate::unit::Decisions;
 
-/// People decided about at once when a gym's rules change.
-const PAGE: u64 = 500;
-
-/// Creates or replaces a gym.
+/// Creates or replaces a gym. Where its rules change, everybody of a small gym has been decided
+/// about when it answers; of a large one the rest follows ([`crate::rule_changes`]).
 pub async fn put_gym(decisions: &Decisions, by: &By, put: PutGym) -> Result<Outcome, Error> {
-    decisions
+    let outcome = decisions
         .retrying(|| put_gym_once(decisions, by, &put))
-        .await
+        .await?;
+    decisions.rule_changes().notify_one();
+    Ok(outcome)
 }
 
 async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Outcome, Error> {
@@ -54,6 +53,16 @@ async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Ou
             || held.overdue_scope != row.overdue_scope
     });
     store::gyms::put(unit.db(), row).await?;
+    if new_rules {
+        let change = rule_changes::Model {
+            gym_id: (&put.gym).into(),
+            after: String::new(),
+            actor: by.actor.clone(),
+            changed_at: micros(unit.now()),
+            traceparent: event_bus::trace_context::current(),
+        };
+        store::rule_changes::put(unit.db(), change).await?;
+    }
     let accounts: BTreeSet<_> = store::gyms::list_accounts(unit.db(), &put.gym)
         .await?
         .into_iter()
@@ -70,22 +79,8 @@ async fn put_gym_once(decisions: &Decisions, by: &By, put: &PutGym) -> Result<Ou
     }
     linking::decide_touched(&mut unit, &touched).await?;
     if new_rules {
-        decide_gym(&mut unit, &put.gym).await?;
+        decide_page(&mut unit, &put.gym, "").await?;
     }
     let members = unit.commit().await?;
     Ok(Outcome::applied(put.source_version, members))
-}
-
-/// Decides again about everybody, a page at a time in one transaction: the rules are one for all.
-async fn decide_gym(unit: &mut Unit<'_>, gym: &GymId) -> Result<(), Error> {
-    let mut after = String::new();
-    loop {
-        let page = store::members::list_ids(unit.db(), gym, &after, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(());
-        };
-        after = last.to_string();
-        let members = page.into_iter().map(|key| key.0).collect();
-        unit.decide(gym, &members).await?;
-    }
 }

@@ -25,6 +25,7 @@ mod raw_call;
 mod requests;
 mod resume_requests;
 mod roster;
+mod rule_changes;
 mod steered;
 mod stories;
 mod timers;
