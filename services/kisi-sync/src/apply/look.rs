@@ -1,7 +1,7 @@
 //! Looking at one person's rights: before a first grant, and after an answer was lost.
 //!
-//! A row that was sent and not answered is ours if it stands there, made by our key's owner since
-//! we meant to send it, and known to none of our rows. Everything else on our groups is others'
+//! A row that was sent and not answered is ours if it stands there, made by the owner of the key that
+//! we had then since we meant to send it, and known to none of our rows. Everything else on our groups is others'
 //! doing: it is left, shown, and never claimed closed.
 
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING};
-use crate::store::micros;
+use crate::store::{key_checks, micros};
 
 /// How far Kisi's clock may be behind ours, in microseconds.
 const CLOCKS_DIFFER_BY: i64 = 120_000_000;
@@ -88,12 +88,23 @@ impl Engine {
             .filter(|row| row.state != STANDING && row.kisi_user_id == user)
             .cloned()
             .collect();
+        let former = match unsettled.is_empty() {
+            true => Vec::new(),
+            false => key_checks::former_owners(&self.shared.db, &self.gym).await?,
+        };
         for row in unsettled {
+            // Whose key may have sent it.
+            let is_by_ours = |by: Option<i64>| {
+                let mut before = former.iter();
+                owner.is_none()
+                    || by == owner
+                    || before.any(|(id, until)| by == Some(*id) && *until >= row.intended_at)
+            };
             let found = rights.iter().find(|right| {
                 right.user_on_group(row.group_id).is_some()
                     && right.role_id == NewGroupAssignment::BASIC_ROLE
                     && !known.contains(&right.id)
-                    && (owner.is_none() || right.created_by_id == owner)
+                    && is_by_ours(right.created_by_id)
                     && right
                         .created_at
                         .is_none_or(|at| micros(at) >= row.intended_at - CLOCKS_DIFFER_BY)

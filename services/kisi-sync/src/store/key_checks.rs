@@ -96,6 +96,21 @@ pub async fn find<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Option<Model>
     Entity::find_by_id(gym.to_owned()).one(db).await
 }
 
+/// Whose keys the gym had before, and until when.
+pub async fn former_owners<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+) -> Result<Vec<(i64, i64)>, DbErr> {
+    let Some(held) = find(db, gym).await? else {
+        return Ok(Vec::new());
+    };
+    let changes = held.changes()?.into_iter();
+    let owners = changes.filter(|change| change.what == "owner");
+    Ok(owners
+        .filter_map(|change| Some((change.from.parse().ok()?, change.at)))
+        .collect())
+}
+
 /// Writes it, new or not.
 pub async fn put<C: ConnectionTrait>(db: &C, row: Model) -> Result<(), DbErr> {
     use sea_orm::sea_query::OnConflict;

@@ -96,6 +96,39 @@ async fn a_lost_answer_to_a_grant_is_settled_by_a_look_on_postgres() {
     a_lost_answer_to_a_grant_is_settled_by_a_look(On::Postgres).await;
 }
 
+/// The grant's answer was lost with the process, and before the next look a key of somebody else came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_settled_under_another_owner_s_key() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut process = stage.spawn(&[]).await;
+    stage.in_sync(&mut process.running, 1).await;
+    let fault = Fault::HangAfterApplying;
+    stage.kisi.fail("POST", "/role_assignments", 1, fault).await;
+    stage.directory.decide(GYM, "m2", 1, &[PLAN]).await;
+    testkit::eventually("Kisi has given it", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 2
+    })
+    .await;
+    process.kill().await;
+    let api_key = stage.kisi.revoke_key().await;
+    let mut replica = stage.start().await;
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key,
+    };
+    replica.client.rotate_api_key(request).await.unwrap();
+    let found = stage
+        .answer("m2", |answer| answer.outcome == "granted")
+        .await;
+    assert_eq!(found.grants.len(), 1, "{found:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    let gone = stage.answer("m2", |answer| answer.version == 2).await;
+    assert_eq!(gone.outcome, "revoked");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
     let stage = Stage::set(On::Sqlite).await;
