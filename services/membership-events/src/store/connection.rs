@@ -26,6 +26,10 @@ const IDLE: Duration = Duration::from_secs(30);
 /// PostgreSQL ends such a transaction; a live one never waits so long for its next statement.
 const STANDS_STILL: (&str, &str) = ("idle_in_transaction_session_timeout", "5s");
 
+/// What waits together comes in some hundred texts, lengths and all. A connection that kept fewer than
+/// these prepared would prepare them again and again.
+const PREPARED: usize = 256;
+
 /// Where the tables are.
 #[derive(Clone, Args)]
 pub struct DatabaseSettings {
@@ -97,6 +101,7 @@ impl Store {
                         .journal_mode(SqliteJournalMode::Wal)
                         .synchronous(SqliteSynchronous::Full)
                         .busy_timeout(timeout)
+                        .statement_cache_capacity(PREPARED)
                 });
         } else {
             options
@@ -107,10 +112,12 @@ impl Store {
                 .statement_timeout(timeout)
                 // Once per connection rather than once per transaction: no round trip of its own.
                 .map_sqlx_postgres_opts(|options: PgConnectOptions| {
-                    options.options([
-                        ("default_transaction_isolation", "read committed"),
-                        STANDS_STILL,
-                    ])
+                    options
+                        .options([
+                            ("default_transaction_isolation", "read committed"),
+                            STANDS_STILL,
+                        ])
+                        .statement_cache_capacity(PREPARED)
                 })
                 .set_application_name("membership-events");
         }
