@@ -87,7 +87,7 @@ enum Outcome {
 /// Where a row to publish comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// This task's commit: nobody can have published it before.
+    /// This task's commit: as long as its claim lasts nobody can have published it before.
     Committed,
     /// The table.
     Claimed,
@@ -227,7 +227,10 @@ impl Relay {
             traceparent: row.traceparent,
         };
         let subject = key.subject();
-        if origin == Origin::Committed || !self.is_superseded(&subject, row.version).await? {
+        // A process may have stood still since.
+        let is_ours = micros(self.wall.now()) < row.claimed_until;
+        let is_new = origin == Origin::Committed && is_ours;
+        if is_new || !self.is_superseded(&subject, row.version).await? {
             self.groups
                 .publish(&subject, &envelope, &message)
                 .await

@@ -315,7 +315,10 @@ impl Unit<'_> {
                 .collect();
             let seqs: Vec<i64> = free.iter().map(|row| row.seq).collect();
             store::outbox::take(&self.txn, &seqs, claimed_until).await?;
-            mine.extend(free);
+            mine.extend(free.into_iter().map(|row| OutboxRow {
+                claimed_until,
+                ..row
+            }));
         }
         if !others.is_empty() && !self.leaves_rows {
             self.leaves_rows = true;

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use contracts::membership::v1 as wire;
+use membership_events::outbox::Relay;
 use membership_events::store::{self, Store, outbox::NewRow};
 use testkit::{eventually, eventually_some, free_port};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{GYM, World, on_both};
 
@@ -79,6 +81,27 @@ on_both! {
             shown(depth).await == Some(0.0) && shown(age).await == Some(0.0)
         })
         .await;
+    }
+}
+
+on_both! {
+    async fn what_was_committed_before_the_process_stood_still_does_not_come_last(world: World) {
+        world.with_ann().await;
+        let newer = world.published("ann").await.expect("a state").version;
+        world.stop_all().await;
+        // Committed, and held for so long that others have published newer states.
+        let store = world.store().await;
+        let old = vec![row("ann", newer - 1, now() - 1)];
+        let old = store::outbox::insert(store.reads(), old).await.expect("written");
+        let wall = std::sync::Arc::new(service_runtime::clock::SystemClock);
+        let (relay, outcomes) = Relay::new(world.bus.clone(), wall);
+        let stop = CancellationToken::new();
+        let relaying = tokio::spawn(relay.clone().run(store.clone(), outcomes, stop.clone()));
+        relay.submit(old);
+        gone(&store).await;
+        assert_eq!(world.published("ann").await.expect("a state").version, newer);
+        stop.cancel();
+        relaying.await.expect("no panic");
     }
 }
 
