@@ -84,7 +84,7 @@ on_both! {
 }
 
 /// Ann, who shares her membership with Bob, and everything personal that can be said of her.
-async fn with_canary(world: &mut World) {
+pub(crate) async fn with_canary(world: &mut World) {
     world.put_gym(|_| {}).await;
     world.put_member("bob").await;
     let request = wire::PutMemberRequest {
@@ -140,7 +140,7 @@ async fn with_canary(world: &mut World) {
 }
 
 /// What stays of an erasure.
-async fn proof(world: &World, member: &str) -> erasures::Model {
+pub(crate) async fn proof(world: &World, member: &str) -> erasures::Model {
     let key = (
         GymKey(GYM.parse().expect("an id")),
         MemberKey(member.parse().expect("an id")),
@@ -170,7 +170,7 @@ pub(crate) async fn delete(world: &World, member: &str) {
         .expect("deleted");
 }
 
-async fn get(world: &World) -> wire::Member {
+pub(crate) async fn get(world: &World) -> wire::Member {
     let request = wire::GetMemberRequest {
         gym_id: GYM.into(),
         member_id: "ann".into(),
@@ -233,7 +233,7 @@ pub(crate) async fn answer(world: &World, member: &str, outcome: &str, version: 
         .expect("published");
 }
 
-async fn messages(world: &World, stream: &str, subject: &str) -> usize {
+pub(crate) async fn messages(world: &World, stream: &str, subject: &str) -> usize {
     use futures_util::TryStreamExt;
     let stream = world
         .bus

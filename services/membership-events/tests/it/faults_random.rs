@@ -89,6 +89,7 @@ async fn play(world: World, mut postgres: Option<Postgres>, replicas: usize, fau
     for step in workload.beginning(now) {
         perform(step, clients.clone(), world.bus.clone()).await;
     }
+    let (mut erased, mut imported) = (0, 0);
     let mut jumps = Jumps(0);
     let rounds = number("FAULTS_ROUNDS", faults.len() as u64) as usize;
     for round in 0..rounds {
@@ -128,6 +129,8 @@ async fn play(world: World, mut postgres: Option<Postgres>, replicas: usize, fau
                 clock.set(now);
             }
             let step = workload.next(now);
+            erased += usize::from(matches!(step, Step::Delete(_)));
+            imported += usize::from(matches!(step, Step::Import(_)));
             let mut clients = clients.clone();
             clients.rotate_left(nth % replicas);
             under_way.spawn(perform(step, clients, world.bus.clone()));
@@ -157,6 +160,15 @@ async fn play(world: World, mut postgres: Option<Postgres>, replicas: usize, fau
         );
     }
     assert!(last.len() >= 40, "{} members", last.len());
+    assert!(
+        erased > 0 && imported > 0,
+        "{erased} erased, {imported} rosters"
+    );
+    let tombstones = last.values().filter(|(_, state)| state.erased).count();
+    assert!(
+        (1..=erased).contains(&tombstones),
+        "{tombstones} of {erased}"
+    );
     assert_eq!(world.dead_letters().await, 0);
     world.stop_all().await;
 }

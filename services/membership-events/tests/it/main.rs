@@ -4,8 +4,10 @@
 mod billing;
 mod concurrency;
 mod concurrency_limits;
+mod deadlines;
 mod decisions;
 mod erasure;
+mod erasure_killed;
 mod erasure_of_payers;
 mod explain;
 mod faults;

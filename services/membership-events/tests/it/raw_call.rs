@@ -1,4 +1,4 @@
-//! A streaming call frame by frame, so that it can be cut where a client's library would end it.
+//! A call frame by frame, so that it can be cut, or go on, where a client's library would end it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,16 +18,26 @@ pub enum Cut {
     Connection,
 }
 
-/// A call of which no answer is read.
+/// A call whose answer nobody reads unless asked for.
 pub struct RawCall {
     requests: SendStream<Bytes>,
     connection: JoinHandle<()>,
-    _response: ResponseFuture,
+    response: ResponseFuture,
 }
 
 impl RawCall {
     /// Calls an RPC of `MembershipService`.
     pub async fn open(address: SocketAddr, rpc: &str, token: &str) -> Self {
+        Self::open_for(address, rpc, token, None).await
+    }
+
+    /// As [`Self::open`], of a caller who says how long it waits (`200m` is 200 ms), and waits on.
+    pub async fn open_for(
+        address: SocketAddr,
+        rpc: &str,
+        token: &str,
+        timeout: Option<&str>,
+    ) -> Self {
         let socket = TcpStream::connect(address).await.expect("a connection");
         let (client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
         let connection = tokio::spawn(async move {
@@ -40,26 +50,55 @@ impl RawCall {
         ))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
-        .header("authorization", format!("Bearer {token}"))
-        .body(())
-        .expect("a request");
+        .header("authorization", format!("Bearer {token}"));
+        let request = match timeout {
+            Some(timeout) => request.header("grpc-timeout", timeout),
+            None => request,
+        };
+        let request = request.body(()).expect("a request");
         let (response, requests) = client.send_request(request, false).expect("sent");
         Self {
             requests,
             connection,
-            _response: response,
+            response,
         }
     }
 
     /// Sends one message.
     pub fn send(&mut self, message: &impl Message) {
+        self.send_frame(message, false);
+    }
+
+    /// Sends the only message, and answers the status of the call (`grpc-status`).
+    pub async fn status_of(mut self, message: &impl Message) -> String {
+        self.send_frame(message, true);
+        let response = self.response.await.expect("an answer");
+        let said = |headers: &http::HeaderMap| {
+            let status = headers.get("grpc-status")?.to_str().ok()?;
+            Some(status.to_owned())
+        };
+        if let Some(status) = said(response.headers()) {
+            return status;
+        }
+        let mut body = response.into_body();
+        while let Some(data) = body.data().await {
+            let data = data.expect("a frame");
+            body.flow_control()
+                .release_capacity(data.len())
+                .expect("released");
+        }
+        let trailers = body.trailers().await.expect("an end").expect("trailers");
+        said(&trailers).expect("a status")
+    }
+
+    fn send_frame(&mut self, message: &impl Message, is_last: bool) {
         let body = message.encode_to_vec();
         let mut frame = BytesMut::with_capacity(body.len() + 5);
         frame.put_u8(0);
         frame.put_u32(u32::try_from(body.len()).expect("a small message"));
         frame.put_slice(&body);
         self.requests
-            .send_data(frame.freeze(), false)
+            .send_data(frame.freeze(), is_last)
             .expect("sent");
     }
 
@@ -69,7 +108,7 @@ impl RawCall {
             Cut::Reset(reason) => {
                 self.requests.send_reset(reason);
                 // The connection's task sends it, and ends when its client is dropped.
-                drop((self.requests, self._response));
+                drop((self.requests, self.response));
                 let ended = tokio::time::timeout(Duration::from_secs(10), self.connection).await;
                 ended.expect("it was sent").expect("no panic");
             }

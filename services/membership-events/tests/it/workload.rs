@@ -2,6 +2,7 @@
 
 use contracts::billing::v1::BillingEvent;
 use contracts::membership::v1 as wire;
+use contracts::membership::v1::import_roster_request::Part;
 use contracts::wire as convert;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -30,6 +31,9 @@ pub enum Step {
     ClearOverride(wire::ClearOverrideRequest),
     AskResume(wire::RequestResumeRequest),
     Republish(wire::RepublishGymRequest),
+    Delete(wire::DeleteMemberRequest),
+    /// A whole roster.
+    Import(Vec<wire::ImportRosterRequest>),
     Event(Box<BillingEvent>),
 }
 
@@ -137,8 +141,43 @@ impl Workload {
                 member_id: member_id(nth),
                 membership_id,
             }),
+            16 if self.dice.below(3) == 0 => Step::Delete(wire::DeleteMemberRequest {
+                gym_id,
+                member_id: member_id(nth),
+            }),
+            17 if self.dice.below(3) == 0 => Step::Import(self.roster(now)),
             _ => Step::Event(Box::new(self.event(nth, &invoice_id, now))),
         }
+    }
+
+    /// Everybody, or but for a few, as of now; what is open is not said.
+    fn roster(&mut self, now: Timestamp) -> Vec<wire::ImportRosterRequest> {
+        let header = Part::Header(wire::RosterHeader {
+            gym_id: GYM.into(),
+            as_of: Some(convert::timestamp(now)),
+            confirm_digest: None,
+            parts: None,
+        });
+        let mut parts = vec![header];
+        for nth in self.dice.below(4)..PEOPLE {
+            if let Step::PutMember(put) = self.put_member(nth) {
+                parts.push(Part::Member(wire::RosterMember {
+                    member_id: put.member_id,
+                    email: put.email,
+                    name: put.name,
+                    source_version: put.source_version,
+                }));
+            }
+            if let Step::PutMembership(put) = self.put_membership(nth, now) {
+                let gym_id = String::new();
+                parts.push(Part::Membership(wire::PutMembershipRequest {
+                    gym_id,
+                    ..*put
+                }));
+            }
+        }
+        let request = |part| wire::ImportRosterRequest { part: Some(part) };
+        parts.into_iter().map(request).collect()
     }
 
     fn event(&mut self, nth: u64, invoice_id: &str, now: Timestamp) -> BillingEvent {
@@ -292,6 +331,13 @@ impl Step {
             Self::ClearOverride(request) => client.clear_override(request).await.map(drop),
             Self::AskResume(request) => client.request_resume(request).await.map(drop),
             Self::Republish(request) => client.republish_gym(request).await.map(drop),
+            Self::Delete(request) => client.delete_member(request).await.map(drop),
+            Self::Import(requests) => {
+                let sent = futures_util::stream::iter(requests);
+                let mut answers = client.import_roster(sent).await?.into_inner();
+                while answers.message().await?.is_some() {}
+                Ok(())
+            }
             Self::Event(_) => unreachable!("an event goes over the bus"),
         }
     }
@@ -301,7 +347,12 @@ impl Step {
 pub fn may_be_sent_again(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+            // Another import of the gym is under way.
+            | Code::Aborted
     )
 }
 
