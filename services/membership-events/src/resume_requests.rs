@@ -96,6 +96,8 @@ async fn request_once(
         store::resume_requests::close(unit.db(), &open, unit.now()).await?;
     }
     if !is_paused {
+        // What was closed stays so: paused again before the next look, it is asked for anew.
+        unit.commit().await?;
         return Err(Error::Refused("the membership is not paused".to_owned()));
     }
     let now = unit.now();
