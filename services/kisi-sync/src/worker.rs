@@ -140,6 +140,10 @@ impl Worker {
     }
 
     async fn scan(&mut self) {
+        if self.engine.is_none() {
+            // The gym may have been set up through another replica, while it changed hands.
+            self.reload().await;
+        }
         if self.engine.is_none() || self.pause.is_on() {
             return;
         }

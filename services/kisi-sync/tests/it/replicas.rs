@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::access::v1::AccessApplied;
 use futures_util::{FutureExt, Stream, StreamExt};
 use kisi_sync::ownership::Leases;
+use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
@@ -232,6 +233,41 @@ async fn a_right_that_a_late_request_gave_is_taken_back_without_a_pass() {
     nothing_older_was_told(&mut answers).await;
     first.kill().await;
     second.kill().await;
+}
+
+/// The gym changed hands while it was set up, so that its owner read the integration just before.
+async fn a_gym_set_up_through_another_replica_is_worked_on(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let db = sea_orm::Database::connect(stage.database_url()).await;
+    let db = db.unwrap();
+    let key_is = async |status: &str| {
+        let sql = format!("update integrations set key_status = '{status}'");
+        db.execute_unprepared(&sql).await.unwrap();
+    };
+    key_is("invalid").await;
+    replica.stop().await;
+    let mut replica = stage.start().await;
+    // Its worker has begun: without a key that works, the change waits.
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.consumed().await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    key_is("ok").await;
+    let told = |answer: &AccessApplied| answer.version == 2 && answer.outcome == "revoked";
+    stage.answer("m1", told).await;
+    assert!(replica.sync().await.in_sync);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gym_set_up_through_another_replica_is_worked_on_on_sqlite() {
+    a_gym_set_up_through_another_replica_is_worked_on(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gym_set_up_through_another_replica_is_worked_on_on_postgres() {
+    a_gym_set_up_through_another_replica_is_worked_on(On::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
