@@ -99,8 +99,9 @@ pub async fn in_bucket(bus: &Bus, key: &str) -> Option<Value> {
     found.map(|(value, _)| value)
 }
 
+/// A thousand events are flushed to a disk that other tests use as well.
 pub async fn until_run_is_done(bus: &Bus) {
-    eventually("the run is done", DEADLINE, async || {
+    eventually("the run is done", 3 * DEADLINE, async || {
         in_bucket(bus, "turn")
             .await
             .is_some_and(|turn| turn["state"] == "done")
