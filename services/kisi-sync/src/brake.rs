@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use access_domain::safety::{self, Class, Counts, Limits, Verdict};
-use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::config::BrakeSettings;
 use crate::store::{applied_grants, losses};
@@ -56,6 +56,8 @@ impl Brake {
         let rows = losses::Entity::find()
             .filter(losses::Column::GymId.eq(gym))
             .filter(losses::Column::LostAt.gt(now - DAY))
+            // Of several the last one counts.
+            .order_by_asc(losses::Column::LostAt)
             .all(db)
             .await?;
         let lost = rows

@@ -97,24 +97,26 @@ impl Pass {
         self.is_held = held.len() + kept_out.len() > 0;
         self.report.held = count(held.len() + kept_out.len());
         let mut skipped: BTreeSet<String> = kept_out.into_iter().collect();
-        if let Some(brake) = self.shared.workers.brake(&self.gym) {
-            brake.recount(&self.shared.db, &self.gym).await?;
-            if !confirmed && !brake.room(&losses, "unexplained", now) {
-                self.hold("unexplained", &losses).await?;
-                self.report.held += count(losses.len());
-                skipped.extend(losses.iter().cloned());
-            }
-            let of_mapping = |member: &&String| {
-                self.is_mapping || held::holds_grants(held_before.get(member.as_str()).copied())
-            };
-            let let_in: Vec<String> = gains.iter().filter(of_mapping).cloned().collect();
-            if !confirmed && !brake.may_let_in(let_in.len() as u64) {
-                self.hold("grants", &let_in).await?;
-                self.report.held += count(let_in.len());
-                skipped.extend(let_in);
-            }
-            self.free(view, &held_before).await?;
+        let Some(brake) = self.shared.workers.brake(&self.gym) else {
+            // Whoever works on the gym now asks about them together.
+            return Err(ReconcileError::NotOwner);
+        };
+        brake.recount(&self.shared.db, &self.gym).await?;
+        if !confirmed && !brake.room(&losses, "unexplained", now) {
+            self.hold("unexplained", &losses).await?;
+            self.report.held += count(losses.len());
+            skipped.extend(losses.iter().cloned());
         }
+        let of_mapping = |member: &&String| {
+            self.is_mapping || held::holds_grants(held_before.get(member.as_str()).copied())
+        };
+        let let_in: Vec<String> = gains.iter().filter(of_mapping).cloned().collect();
+        if !confirmed && !brake.may_let_in(let_in.len() as u64) {
+            self.hold("grants", &let_in).await?;
+            self.report.held += count(let_in.len());
+            skipped.extend(let_in);
+        }
+        self.free(view, &held_before).await?;
         let mut work: BTreeSet<String> = affected(plan);
         // Work that was waiting already is part of being in sync.
         work.extend(
