@@ -14,9 +14,10 @@ use sea_orm::{
 use sha2::{Digest, Sha256};
 
 use crate::apply::{Attempt, Engine};
+use crate::audit::prune::kept_since;
 use crate::error::Trouble;
 use crate::integration_state as state;
-use crate::store::{held_plans, members};
+use crate::store::{held_plans, instant, members, micros};
 
 /// A plan that nobody decided on expires; what it held is then looked at anew.
 const EXPIRES_AFTER: i64 = 3 * 24 * 3_600 * 1_000_000;
@@ -248,6 +249,7 @@ pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
 /// The mapping has changed: what a pass by a former one would have let in or shut out is not asked about
 /// any more, but planned anew by the pass that this one begins.
 pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
+        .filter(held_plans::Column::State.eq("held"))
     let plans = held_plans::Entity::find()
         .filter(held_plans::Column::GymId.eq(gym))
         .filter(held_plans::Column::Class.is_in(["grants", "unexplained"]))
@@ -264,6 +266,12 @@ pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(
 async fn end(db: &DatabaseConnection, plan: held_plans::Model, now: i64) -> Result<(), DbErr> {
     let txn = db.begin().await?;
     if decide(&txn, &plan, "expired", None, now).await? {
+    // What is over is kept for as long as the audit log, and one that was discarded while it stands.
+    held_plans::Entity::delete_many()
+        .filter(held_plans::Column::State.is_in(["approved", "expired"]))
+        .filter(held_plans::Column::HeldAt.lt(micros(kept_since(instant(now)))))
+        .exec(db)
+        .await?;
         txn.commit().await?;
     }
     Ok(())
@@ -355,4 +363,41 @@ fn json(list: &[String]) -> String {
 
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEAR: i64 = 366 * 24 * 3_600 * 1_000_000;
+
+    async fn states(db: &DatabaseConnection) -> Vec<String> {
+        let plans = held_plans::Entity::find().all(db).await.unwrap();
+        let mut states: Vec<String> = plans.into_iter().map(|plan| plan.state).collect();
+        states.sort();
+        states
+    }
+
+    /// Whoever a discarded one keeps is still kept by it.
+    #[tokio::test]
+    async fn plans_that_are_over_go_with_the_audit_log_and_discarded_ones_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("kisi.db").display());
+        let db = crate::store::open(&url.into()).await.unwrap();
+        let began = 40 * YEAR;
+        for decision in ["approved", "discarded", "expired", "held"] {
+            let member = [decision.to_owned()];
+            let id = hold(&db, "iron", "explained", "call", &member, began).await;
+            let id = id.unwrap();
+            show(&db, "iron").await.unwrap();
+            let plan = held_plans::Entity::find_by_id(id).one(&db).await.unwrap();
+            let decided = decide(&db, &plan.unwrap(), decision, None, began).await;
+            assert!(decided.unwrap());
+        }
+        expire(&db, began + YEAR).await.unwrap();
+        let all = ["approved", "discarded", "expired", "expired"];
+        assert_eq!(states(&db).await, all);
+        expire(&db, began + 2 * YEAR).await.unwrap();
+        assert_eq!(states(&db).await, ["discarded"]);
+    }
 }

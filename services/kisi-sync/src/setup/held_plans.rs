@@ -15,11 +15,7 @@ impl Setup {
             .await
             .map_err(refusal::store)?;
         Ok(api::ListHeldPlansResponse {
-            held_plans: plans
-                .iter()
-                .filter(|plan| plan.state == "held")
-                .map(held_shown)
-                .collect(),
+            held_plans: plans.iter().map(held_shown).collect(),
         })
     }
 

@@ -18,22 +18,3 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
-
-/// Distinct members who lost access in one class since an instant.
-pub async fn count_since<C: ConnectionTrait>(
-    db: &C,
-    gym: &str,
-    class: &str,
-    since: i64,
-) -> Result<u64, DbErr> {
-    use sea_orm::{PaginatorTrait, QuerySelect};
-    Entity::find()
-        .select_only()
-        .column(Column::MemberId)
-        .filter(Column::GymId.eq(gym))
-        .filter(Column::Class.eq(class))
-        .filter(Column::LostAt.gte(since))
-        .distinct()
-        .count(db)
-        .await
-}
