@@ -1,13 +1,18 @@
 //! Revoking: exactly one request for a row whose id is known. A repeat is harmless, so a lost answer
 //! needs no look, unless the row is wanted again by then. The brake is asked before, and counts after.
 
-use kisi_client::{Deletion, KisiError, KisiWrite, Lane};
+use kisi_client::{Deletion, KisiError, KisiWrite, Lane, Turn};
+use sea_orm::TransactionTrait;
 
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::row_window;
+use crate::store::applied_grants;
+use crate::store::members::{self, Cause, SHARED_RIGHT};
+use crate::worker::{Job, Urgency};
+use crate::{hints, sharing};
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
@@ -51,20 +56,58 @@ impl Engine {
             attempt.remove_row(row);
             return Ok(());
         };
+        let turn = self.turn(attempt, lane).await?;
+        // While this waited others may have taken it up.
         let now = self.shared.now();
         if !attempt.snapshot.is_fresh(now) {
             attempt.snapshot.renew_shared(&self.shared.db, now).await?;
         }
-        let is_over = match attempt.snapshot.shared.get(&assignment).copied() {
-            Some(theirs) => self.leave_to_others(attempt, row, theirs).await?,
+        // What others hold and do not want either is not left to them: they may not get to it.
+        let theirs = attempt.snapshot.shared.get(&assignment).copied().flatten();
+        let is_over = match theirs {
+            Some(theirs) => self.leave_to_others(attempt, turn, row, theirs).await?,
             None => {
-                self.delete_at_kisi(attempt, group, assignment, action, lane)
-                    .await?
+                let is_gone = self
+                    .delete_in_turn(attempt, turn, group, assignment, action)
+                    .await?;
+                if is_gone {
+                    self.tell_who_joined(attempt, assignment).await?;
+                }
+                is_gone
             }
         };
         if is_over {
             attempt.remove_row(row);
             self.doubts.settle_taken(&attempt.snapshot.member.member_id);
+        }
+        Ok(())
+    }
+
+    /// Members of other gyms who took the right up while its DELETE was on its way are looked at again.
+    async fn tell_who_joined(&self, attempt: &Attempt, assignment: i64) -> Result<(), Trouble> {
+        let (db, now) = (&self.shared.db, self.shared.now());
+        if attempt.snapshot.is_fresh(now) {
+            return Ok(());
+        }
+        let organization = attempt.snapshot.integration.organization();
+        let member = &attempt.snapshot.member.member_id;
+        let held = applied_grants::of_member(db, organization, &self.gym, member).await?;
+        let mut joined = held.others;
+        joined.retain(|row| row.assignment_id == Some(assignment));
+        let wanted = sharing::wanted_by(db, &joined, now).await?;
+        if wanted.into_values().flatten().next().is_none() {
+            return Ok(());
+        }
+        let cause = Cause::new(SHARED_RIGHT, &assignment.to_string(), None);
+        let txn = db.begin().await?;
+        for row in &joined {
+            members::look_again(&txn, &row.gym_id, &row.member_id, &cause).await?;
+            hints::give(&txn, &row.gym_id, &row.member_id).await?;
+        }
+        txn.commit().await?;
+        for row in &joined {
+            let job = Job::look(&row.member_id, Urgency::Grant);
+            self.shared.workers.wake(&row.gym_id, job);
         }
         Ok(())
     }
@@ -79,6 +122,18 @@ impl Engine {
         lane: Lane,
     ) -> Result<bool, Trouble> {
         let turn = self.turn(attempt, lane).await?;
+        self.delete_in_turn(attempt, turn, group, assignment, action)
+            .await
+    }
+
+    async fn delete_in_turn(
+        &self,
+        attempt: &mut Attempt,
+        turn: Turn,
+        group: i64,
+        assignment: i64,
+        action: &'static str,
+    ) -> Result<bool, Trouble> {
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);
         let answer = self

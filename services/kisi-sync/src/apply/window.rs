@@ -163,11 +163,12 @@ impl Engine {
     pub(super) async fn leave_to_others(
         &self,
         attempt: &mut Attempt,
+        turn: Turn,
         row: i64,
-        theirs: Option<Window>,
+        theirs: Window,
     ) -> Result<bool, Trouble> {
         let now = self.shared.now();
-        let (Some(model), Some(theirs)) = (attempt.row(row), theirs) else {
+        let Some(model) = attempt.row(row) else {
             return Ok(true);
         };
         let (group, Some(assignment)) = (model.group_id, model.assignment_id) else {
@@ -176,12 +177,6 @@ impl Engine {
         let stands = row_window(model);
         if stands.opens_like(theirs, now) || stands.has_ended(now) {
             return Ok(true);
-        }
-        let turn = self.turn(attempt, attempt.grant_lane(false)).await?;
-        let now = self.shared.now();
-        attempt.snapshot.renew_shared(&self.shared.db, now).await?;
-        if attempt.snapshot.shared.get(&assignment) != Some(&Some(theirs)) {
-            return Ok(false);
         }
         match self.patch(attempt, turn, group, assignment, theirs).await? {
             Patched::Limited => Ok(false),

@@ -143,6 +143,9 @@ pub const LEASE_LOST: &str = "lease_lost";
 impl Cause {
     pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {
         Self {
+/// The cause of a look at whoever took a right up that another gym has just taken back.
+pub const SHARED_RIGHT: &str = "shared_right";
+
             kind: kind.to_owned(),
             id: id.to_owned(),
             actor: actor.map(str::to_owned),

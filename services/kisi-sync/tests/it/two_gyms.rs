@@ -9,7 +9,7 @@ use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
 use serde_json::json;
 
 use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
-use crate::kisi::{GROUP, PLACE};
+use crate::kisi::{Fault, GROUP, PLACE};
 
 const OTHER: &str = "steel";
 
@@ -273,4 +273,99 @@ async fn a_shared_right_that_must_be_replaced_is_replaced_for_both_gyms() {
 async fn a_shared_right_beside_which_another_may_stand_is_no_loss_to_the_other_gym() {
     let (patch, duplicate) = (PatchWindow::Refuse, DuplicateAssignment::NewRow);
     a_shared_right_is_open_while_either_gym_wants_it(false, patch, duplicate).await;
+}
+
+/// Both gyms' owners have a key of their own; the first one's is [`OTHER`]'s.
+async fn both_in_sync(stage: &Stage, replica: &mut Running) {
+    in_sync(replica, GYM, &stage.kisi.second_key()).await;
+    in_sync(replica, OTHER, &stage.kisi.api_key()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_neither_gym_wants_is_taken_though_one_of_them_cannot() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    decide(&stage, GYM, "m1", 1, &[PLAN]).await;
+    decide(&stage, OTHER, "s1", 1, &[PLAN]).await;
+    both_in_sync(&stage, &mut replica).await;
+    stage.kisi.revoke_key().await;
+    assert_eq!(sync(&mut replica, OTHER).await.state, "failed");
+    decide(&stage, OTHER, "s1", 2, &[]).await;
+    stage.consumed().await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    decide(&stage, GYM, "m1", 2, &[]).await;
+    assert_eq!(answer(&stage, GYM, "m1", 2).await.outcome, "revoked");
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    replica.stop().await;
+}
+
+/// A request that a test holds back is waited for.
+const PATIENT: [(&str, &str); 2] = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
+
+/// The same person joins the other gym while the revoke of the one waits for its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_another_gym_takes_up_while_its_revoke_waits_stays() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&PATIENT).await;
+    decide(&stage, GYM, "m1", 1, &[PLAN]).await;
+    stage.directory.decide(GYM, "m2", 1, &[PLAN]).await;
+    both_in_sync(&stage, &mut replica).await;
+    answer(&stage, GYM, "m1", 1).await;
+    answer(&stage, GYM, "m2", 1).await;
+    let before = stage.kisi.group_rows(GROUP).await;
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", 1, Fault::Wait)
+        .await;
+    let request = api::SyncMemberRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m2".to_owned(),
+    };
+    replica.client.sync_member(request).await.unwrap();
+    stage.kisi.one_is_held_back(0).await;
+    decide(&stage, GYM, "m1", 2, &[]).await;
+    stage.consumed().await;
+    decide(&stage, OTHER, "s1", 1, &[PLAN]).await;
+    assert_eq!(answer(&stage, OTHER, "s1", 1).await.grants.len(), 1);
+    stage.kisi.clear_faults();
+    let told = answer(&stage, GYM, "m1", 2).await;
+    assert_eq!((told.outcome.as_str(), told.grants.len()), ("revoked", 0));
+    assert_eq!(stage.kisi.group_rows(GROUP).await, before);
+    replica.stop().await;
+}
+
+/// The same while the revoke is on its way to Kisi: nothing calls it back, and the right is given anew.
+async fn a_right_that_another_gym_takes_up_while_it_goes_is_given_anew(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start_with(&PATIENT).await;
+    decide(&stage, GYM, "m1", 1, &[PLAN]).await;
+    both_in_sync(&stage, &mut replica).await;
+    answer(&stage, GYM, "m1", 1).await;
+    stage
+        .kisi
+        .fail("DELETE", "/role_assignments/{id}", 1, Fault::Wait)
+        .await;
+    decide(&stage, GYM, "m1", 2, &[]).await;
+    stage.kisi.one_is_held_back(0).await;
+    decide(&stage, OTHER, "s1", 1, &[PLAN]).await;
+    let told = answer(&stage, OTHER, "s1", 1).await;
+    let shared = told.grants[0].assignment_id;
+    stage.kisi.clear_faults();
+    assert_eq!(answer(&stage, GYM, "m1", 2).await.outcome, "revoked");
+    testkit::eventually("the door is open", SOON, async || {
+        let rows = stage.kisi.group_rows(GROUP).await;
+        rows.len() == 1 && rows[0]["id"].as_i64() != Some(shared)
+    })
+    .await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_another_gym_takes_up_while_it_goes_is_given_anew_on_sqlite() {
+    a_right_that_another_gym_takes_up_while_it_goes_is_given_anew(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_another_gym_takes_up_while_it_goes_is_given_anew_on_postgres() {
+    a_right_that_another_gym_takes_up_while_it_goes_is_given_anew(On::Postgres).await;
 }
