@@ -3,14 +3,14 @@
 
 use kisi_client::model::{AppliesToType, AssignmentFilter, User};
 use kisi_client::{KisiRead, KisiWrite, Lane};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
 
 use super::person::metadata_key;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
-use crate::store::{devices, member_logins, members};
+use crate::store::{applied_grants, devices, member_logins, members};
 
 impl Engine {
     /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
@@ -121,7 +121,18 @@ impl Engine {
             .filter(members::Column::KisiUserId.eq(user))
             .one(&self.shared.db)
             .await?;
-        if elsewhere.is_some() {
+        // Her own are gone, or of another user. Whoever has nobody's user may have rights of this one yet.
+        let organization = attempt.snapshot.integration.organization();
+        let of_others = Condition::any()
+            .add(applied_grants::Column::GymId.ne(&self.gym))
+            .add(applied_grants::Column::MemberId.ne(&attempt.snapshot.member.member_id));
+        let rights = applied_grants::Entity::find()
+            .filter(applied_grants::Column::OrganizationId.eq(organization))
+            .filter(applied_grants::Column::KisiUserId.eq(user))
+            .filter(of_others)
+            .one(&self.shared.db)
+            .await?;
+        if elsewhere.is_some() || rights.is_some() {
             return Ok(false);
         }
         attempt.outcome.requests += 1;

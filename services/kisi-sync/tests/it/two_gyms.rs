@@ -369,3 +369,29 @@ async fn a_right_that_another_gym_takes_up_while_it_goes_is_given_anew_on_sqlite
 async fn a_right_that_another_gym_takes_up_while_it_goes_is_given_anew_on_postgres() {
     a_right_that_another_gym_takes_up_while_it_goes_is_given_anew(On::Postgres).await;
 }
+
+/// The other gym's member has an e-mail by now that nobody can be found by, and keeps the right of the user
+/// that she was.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_leaves_the_user_by_whom_the_other_gym_lets_somebody_in() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    decide(&stage, GYM, "m1", 1, &[PLAN]).await;
+    decide(&stage, OTHER, "s1", 1, &[PLAN]).await;
+    both_in_sync(&stage, &mut replica).await;
+    let before = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(before.len(), 1);
+    let mut person = stage.directory.get(OTHER, "s1");
+    person.email = "owner@example.com".to_owned();
+    stage.directory.insert(person);
+    sync(&mut replica, OTHER).await;
+    let request = api::GymRequest {
+        gym_id: OTHER.to_owned(),
+    };
+    let shown = replica.client.get_integration(request).await.unwrap();
+    assert_eq!(shown.into_inner().conflicts.len(), 1);
+    erase(&stage, GYM, "m1", 2).await;
+    assert_eq!(answer(&stage, GYM, "m1", 2).await.outcome, "erased");
+    assert_eq!(stage.kisi.group_rows(GROUP).await, before);
+    replica.stop().await;
+}
