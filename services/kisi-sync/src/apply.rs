@@ -95,6 +95,7 @@ impl Engine {
             sent_at: 0,
             refused: BTreeSet::new(),
             conflicted: BTreeSet::new(),
+            granted_before: 0,
             lease_lost: false,
         };
         let settled = self.bring_about(&mut attempt).await;
@@ -311,6 +312,9 @@ impl Engine {
             Some(mut newest) => {
                 self.doubt(&mut newest)?;
                 attempt.background = newest.member.background;
+                if newest.member.version != attempt.snapshot.member.version {
+                    attempt.granted_before = attempt.outcome.granted;
+                }
                 attempt.snapshot = newest;
                 attempt.refused.clear();
                 attempt.outcome.failure = None;

@@ -166,6 +166,8 @@ fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
 
 /// The rows that are about to be granted, where nothing has to be found out first.
 async fn intend<C: ConnectionTrait>(
+    // What a person confirmed was about what was decided before.
+    member.approved = false;
     txn: &C,
     snapshot: &mut Snapshot,
     epoch: i64,

@@ -25,6 +25,9 @@ pub(crate) struct Attempt {
     /// Groups for which Kisi said "there already" in this attempt.
     pub conflicted: BTreeSet<i64>,
     pub background: bool,
+    /// Rights given by an earlier version than the one under way: nothing that goes by this one is
+    /// replaced by them.
+    pub granted_before: u32,
     /// What was done could not be written down, because others have the lease.
     pub lease_lost: bool,
 }

@@ -170,10 +170,14 @@ pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str
     let has_ended = |row| row_window(row).has_ended(now);
     let member = &attempt.snapshot.member;
     let cause = member.cause().kind;
+    // Who confirms a move confirms no loss, and Kisi has refused what was to come first; who approves
+    // a held plan approves the loss itself.
+    let is_approved =
+        member.approved && (attempt.refused.is_empty() || cause == members::HELD_PLAN);
     // In the background the newest version is not why.
-    let is_confirmed = member.approved || (cause == "confirmed_import" && !attempt.background);
-    let is_loss =
-        attempt.outcome.granted == 0 && !is_confirmed && !attempt.row(row).is_some_and(has_ended);
+    let is_confirmed = is_approved || (cause == "confirmed_import" && !attempt.background);
+    let is_replaced = attempt.outcome.granted > attempt.granted_before;
+    let is_loss = !is_replaced && !is_confirmed && !attempt.row(row).is_some_and(has_ended);
     // A roster is one change of many members, and no fact about this one.
     let class = match attempt.background || cause == "import" {
         true => "unexplained",

@@ -142,8 +142,16 @@ impl Pass {
             .learn_everybody(&everybody, kisi, view, plan, &work)
             .await?;
         let work: Vec<String> = work.into_iter().collect();
-        let cause = self.cause();
-        members::mark_pending(&self.shared.db, &self.gym, &work, &cause, confirmed, now).await?;
+        let (db, cause) = (&self.shared.db, self.cause());
+        // Reading who is there took its time: what was decided since was not confirmed.
+        let moved = match confirmed {
+            true => members::moved_since(db, &self.gym, self.began).await?,
+            false => BTreeSet::new(),
+        };
+        let (moved, still): (Vec<String>, Vec<String>) =
+            work.iter().cloned().partition(|id| moved.contains(id));
+        members::mark_pending(db, &self.gym, &still, &cause, confirmed, now).await?;
+        members::mark_pending(db, &self.gym, &moved, &cause, false, now).await?;
         self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
         self.save().await?;
         self.wait_for(work).await

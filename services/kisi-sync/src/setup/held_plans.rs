@@ -46,7 +46,7 @@ impl Setup {
         let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
         let now = self.shared.now();
         let decision = if approve { "approved" } else { "discarded" };
-        let cause = members::Cause::new("held_plan", &request.id, Some(&actor));
+        let cause = members::Cause::new(members::HELD_PLAN, &request.id, Some(&actor));
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
         let decided = held::decide(&txn, &plan, decision, Some(actor), now).await;
         if !decided.map_err(refusal::store)? {

@@ -129,23 +129,26 @@ pub async fn set_person_digest<C: ConnectionTrait>(
 /// What, and who, caused a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, `held_plan`, `kisi_event`, `call`,
-    /// [`LEASE_LOST`].
+    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, [`HELD_PLAN`], `kisi_event`, `call`,
+    /// [`LEASE_LOST`], [`SHARED_RIGHT`].
     pub kind: String,
     pub id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
 }
 
+/// The cause of a look that follows from a held plan that was approved.
+pub const HELD_PLAN: &str = "held_plan";
+
 /// The cause of a look that a replica asked for whose lease was gone when its request ended.
 pub const LEASE_LOST: &str = "lease_lost";
+
+/// The cause of a look at whoever took a right up that another gym has just taken back.
+pub const SHARED_RIGHT: &str = "shared_right";
 
 impl Cause {
     pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {
         Self {
-/// The cause of a look at whoever took a right up that another gym has just taken back.
-pub const SHARED_RIGHT: &str = "shared_right";
-
             kind: kind.to_owned(),
             id: id.to_owned(),
             actor: actor.map(str::to_owned),
@@ -339,9 +342,10 @@ pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(
     let sql = "update members set version = $1, plans = $2, erased = $3, cause_kind = $4,
             cause_id = $5, received_at = $6, decided_at = $7, traceparent = $8, pending = $9,
             background = $10, retry_at = $11, answered_version = $12, applied_seq = $13,
-            failure = $14, held_by = $15, updated_at = $16, cause_actor = $17, look_cause = $18
-        where gym_id = $19 and member_id = $20";
-    let values: [Value; 20] = [
+            failure = $14, held_by = $15, updated_at = $16, cause_actor = $17, look_cause = $18,
+            approved = $19
+        where gym_id = $20 and member_id = $21";
+    let values: [Value; 21] = [
         member.version.into(),
         member.plans.clone().into(),
         member.erased.into(),
@@ -360,6 +364,7 @@ pub async fn put_version<C: ConnectionTrait>(db: &C, member: &Model) -> Result<(
         member.updated_at.into(),
         member.cause_actor.clone().into(),
         member.look_cause.clone().into(),
+        member.approved.into(),
         member.gym_id.clone().into(),
         member.member_id.clone().into(),
     ];

@@ -9,6 +9,7 @@ mod brake;
 mod brake_days;
 mod bursts;
 mod by_apps;
+mod confirmed;
 mod devices;
 mod discards;
 mod drift;
