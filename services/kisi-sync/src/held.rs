@@ -213,7 +213,29 @@ pub async fn standing<C: ConnectionTrait>(db: &C, gym: &str) -> Result<HashSet<S
     Ok(ids.into_iter().collect())
 }
 
-/// The gym's plans, newest first. Showing a held one seals it.
+/// Frees these members, whatever plan held them.
+pub async fn release_from_all<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+) -> Result<(), DbErr> {
+    for part in ids.chunks(500) {
+        let set = members::ActiveModel {
+            held_by: ActiveValue::Set(None),
+            ..Default::default()
+        };
+        members::Entity::update_many()
+            .set(set)
+            .filter(members::Column::GymId.eq(gym))
+            .filter(members::Column::HeldBy.is_not_null())
+            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
+            .exec(db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The gym's plans that wait for a person, newest first. Showing them seals them.
 pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plans::Model>, DbErr> {
     let seal = held_plans::ActiveModel {
         sealed: ActiveValue::Set(true),
@@ -227,6 +249,7 @@ pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plan
         .await?;
     held_plans::Entity::find()
         .filter(held_plans::Column::GymId.eq(gym))
+        .filter(held_plans::Column::State.eq("held"))
         .order_by_desc(held_plans::Column::HeldAt)
         .all(db)
         .await
@@ -243,16 +266,36 @@ pub async fn expire(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
     for plan in late {
         end(db, plan, now).await?;
     }
+    // What is over is kept for as long as the audit log, and one that was discarded while it stands.
+    held_plans::Entity::delete_many()
+        .filter(held_plans::Column::State.is_in(["approved", "expired"]))
+        .filter(held_plans::Column::HeldAt.lt(micros(kept_since(instant(now)))))
+        .exec(db)
+        .await?;
     Ok(())
 }
 
 /// The mapping has changed: what a pass by a former one would have let in or shut out is not asked about
 /// any more, but planned anew by the pass that this one begins.
 pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
-        .filter(held_plans::Column::State.eq("held"))
+    end_standing(db, gym, &["grants", "unexplained"], now).await
+}
+
+/// A person has confirmed all that is to be done, or the integration has begun anew: nothing that was
+/// held or discarded before stands.
+pub async fn end_all(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(), DbErr> {
+    end_standing(db, gym, &["grants", "unexplained", "explained"], now).await
+}
+
+async fn end_standing(
+    db: &DatabaseConnection,
+    gym: &str,
+    classes: &[&str],
+    now: i64,
+) -> Result<(), DbErr> {
     let plans = held_plans::Entity::find()
         .filter(held_plans::Column::GymId.eq(gym))
-        .filter(held_plans::Column::Class.is_in(["grants", "unexplained"]))
+        .filter(held_plans::Column::Class.is_in(classes.iter().copied()))
         .filter(held_plans::Column::State.is_in(["held", "discarded"]))
         .all(db)
         .await?;
@@ -266,12 +309,6 @@ pub async fn supersede(db: &DatabaseConnection, gym: &str, now: i64) -> Result<(
 async fn end(db: &DatabaseConnection, plan: held_plans::Model, now: i64) -> Result<(), DbErr> {
     let txn = db.begin().await?;
     if decide(&txn, &plan, "expired", None, now).await? {
-    // What is over is kept for as long as the audit log, and one that was discarded while it stands.
-    held_plans::Entity::delete_many()
-        .filter(held_plans::Column::State.is_in(["approved", "expired"]))
-        .filter(held_plans::Column::HeldAt.lt(micros(kept_since(instant(now)))))
-        .exec(db)
-        .await?;
         txn.commit().await?;
     }
     Ok(())

@@ -238,7 +238,10 @@ impl Pass {
         rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
         self.is_mapping = self.sync.activation == "associations"
             || syncs::owe_mapping(&self.shared.db, &self.gym).await?;
-        if self.is_mapping {
+        let now = self.shared.now();
+        if self.sync.activation == "first" {
+            held::end_all(&self.shared.db, &self.gym, now).await?;
+        } else if self.is_mapping {
             // What was held of a former mapping is not this one's.
             held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
         }

@@ -68,10 +68,16 @@ impl Pass {
         plan: &Plan,
     ) -> Result<(), ReconcileError> {
         let now = self.shared.now();
+        let is_first = self.sync.activation == "first";
         self.report.members = count(view.members.len());
         let confirmed = self.sync.digest.as_deref() == Some(plan.digest().as_str());
         let losses: Vec<String> = names(losses(view, plan, now).difference(&plan.gains()));
         let gains: Vec<String> = names(plan.gains().iter());
+        if confirmed {
+            held::end_all(&self.shared.db, &self.gym, now).await?;
+            let planned: Vec<String> = affected(plan).into_iter().collect();
+            held::release_from_all(&self.shared.db, &self.gym, &planned).await?;
+        }
         // What a person has to decide on, or has decided to leave, is not asked again.
         let standing = held::standing(&self.shared.db, &self.gym).await?;
         let marked = || {
@@ -108,7 +114,8 @@ impl Pass {
             skipped.extend(losses.iter().cloned());
         }
         let of_mapping = |member: &&String| {
-            self.is_mapping || held::holds_grants(held_before.get(member.as_str()).copied())
+            let before = held_before.get(member.as_str()).copied();
+            self.is_mapping || (!is_first && held::holds_grants(before))
         };
         let let_in: Vec<String> = gains.iter().filter(of_mapping).cloned().collect();
         if !confirmed && !brake.may_let_in(let_in.len() as u64) {
@@ -126,7 +133,7 @@ impl Pass {
                 .filter(|member| member.pending || member.others_changed())
                 .map(|member| member.member_id.clone()),
         );
-        if self.sync.activation == "first" || self.is_mapping {
+        if is_first || self.is_mapping {
             // Others are told too where their answer reads otherwise now, without a request.
             // Whom that closes a door to waits for a pass that sees it, and is held to the brake with
             // all the others.

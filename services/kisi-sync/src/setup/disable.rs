@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::integration::v1 as api;
+use sea_orm::{DbErr, TransactionTrait};
 use tonic::Status;
 
 use super::Setup;
 use service_runtime::lifecycle::chain;
 
 use crate::event_webhook::Webhook;
-use crate::refusal;
 use crate::store::{applied_grants, integrations, members};
+use crate::{held, refusal};
 
 impl Setup {
     /// `keep` leaves what Kisi holds; `revoke` takes ours back first.
@@ -96,9 +97,16 @@ impl Setup {
         let holders: Vec<String> = holders.into_iter().collect();
         let now = self.shared.now();
         let cause = members::Cause::new("call", "DisableIntegration", Some(actor));
-        members::mark_pending(&self.shared.db, gym, &holders, &cause, true, now)
-            .await
-            .map_err(refusal::store)?;
+        // Those too who were held, or kept by a plan that was discarded.
+        let marked = async {
+            held::end_all(&self.shared.db, gym, now).await?;
+            let txn = self.shared.db.begin().await?;
+            held::release_from_all(&txn, gym, &holders).await?;
+            members::mark_pending(&txn, gym, &holders, &cause, true, now).await?;
+            txn.commit().await
+        };
+        let marked: Result<(), DbErr> = marked.await;
+        marked.map_err(refusal::store)?;
         let (reply, mut settled) = tokio::sync::mpsc::unbounded_channel();
         for member in &holders {
             let job = crate::worker::Job::of_sync(member, reply.clone());

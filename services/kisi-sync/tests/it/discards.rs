@@ -4,8 +4,8 @@
 use contracts::integration::v1 as api;
 use tonic::Code;
 
-use crate::harness::{GYM, On, PLAN, Stage};
-use crate::kisi::GROUP;
+use crate::harness::{GYM, On, PLAN, Running, Stage};
+use crate::kisi::{GROUP, OTHER_GROUP, PLACE};
 
 async fn a_discarded_plan_takes_nothing_and_is_not_asked_again(on: On) {
     let stage = Stage::set(on).await;
@@ -76,4 +76,115 @@ async fn a_discarded_plan_takes_nothing_and_is_not_asked_again_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_discarded_plan_takes_nothing_and_is_not_asked_again_on_postgres() {
     a_discarded_plan_takes_nothing_and_is_not_asked_again(On::Postgres).await;
+}
+
+const ONE_AN_HOUR: [(&str, &str); 2] = [
+    ("brake-explained-min", "1"),
+    ("brake-explained-hour-percent", "0"),
+];
+
+async fn discard(replica: &mut Running, plan: api::HeldPlan) {
+    let request = api::DecidePlanRequest {
+        gym_id: GYM.to_owned(),
+        id: plan.id,
+        digest: plan.digest,
+    };
+    replica.client.discard_plan(request).await.unwrap();
+}
+
+/// Of `n` members the first loses her right, the second is held by a plan that staff discard.
+async fn one_is_out_and_one_kept(replica: &mut Running, stage: &Stage, n: i64) {
+    stage.in_sync(replica, n).await;
+    for (member, outcome) in [("m1", "revoked"), ("m2", "held")] {
+        stage.directory.decide(GYM, member, 2, &[]).await;
+        let told = stage.answer(member, |told| told.version == 2).await;
+        assert_eq!(told.outcome, outcome, "{told:?}");
+    }
+    let plan = replica.plan_held().await;
+    discard(replica, plan).await;
+}
+
+async fn an_end_by_revoking_takes_back_what_was_held_and_what_was_kept(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start_with(&ONE_AN_HOUR).await;
+    one_is_out_and_one_kept(&mut replica, &stage, 4).await;
+    stage.directory.decide(GYM, "m3", 2, &[]).await;
+    let told = stage.answer("m3", |told| told.version == 2).await;
+    assert_eq!(told.outcome, "held", "{told:?}");
+    replica.plan_held().await;
+    let preview = replica.preview(Some(&[])).await;
+    assert_eq!(preview.members_out, 3);
+    let request = api::DisableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        access: "revoke".to_owned(),
+        digest: Some(preview.digest),
+    };
+    let ended = replica.client.disable_integration(request).await.unwrap();
+    assert_eq!(ended.into_inner().state, "disabled");
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    assert!(replica.held_plans().await.is_empty());
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_by_revoking_takes_back_what_was_held_and_what_was_kept_on_sqlite() {
+    an_end_by_revoking_takes_back_what_was_held_and_what_was_kept(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_by_revoking_takes_back_what_was_held_and_what_was_kept_on_postgres() {
+    an_end_by_revoking_takes_back_what_was_held_and_what_was_kept(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_discarded_plan_kept_goes_by_a_sync_that_is_confirmed() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&ONE_AN_HOUR).await;
+    one_is_out_and_one_kept(&mut replica, &stage, 4).await;
+    let preview = replica.preview(None).await;
+    assert_eq!(preview.member_ids_out, ["m2"]);
+    let request = api::StartSyncRequest {
+        gym_id: GYM.to_owned(),
+        digest: Some(preview.digest),
+    };
+    let sync = replica.client.start_sync(request).await.unwrap();
+    let sync = replica.ended(&sync.into_inner().sync_id).await;
+    assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
+    assert_eq!(sync.report.unwrap().revoked, 1);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_discarded_keeps_nobody_out_of_the_next_integration() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [("brake-grants-min", "2"), ("brake-grants-percent", "0")];
+    let mut replica = stage.start_with(&flags).await;
+    for i in 1..=4 {
+        let member = format!("c{i}");
+        stage.directory.decide(GYM, &member, 1, &["pool"]).await;
+    }
+    stage.in_sync(&mut replica, 2).await;
+    let mapping = [(PLAN, GROUP), ("pool", OTHER_GROUP)];
+    replica.associate(&mapping).await.unwrap();
+    let plan = replica.plan_held().await;
+    assert_eq!((plan.class.as_str(), plan.grants), ("grants", 4));
+    discard(&mut replica, plan).await;
+    let request = api::DisableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        access: "keep".to_owned(),
+        digest: None,
+    };
+    replica.client.disable_integration(request).await.unwrap();
+    replica.enable(&stage.kisi.api_key()).await.unwrap();
+    let place = api::SelectPlaceRequest {
+        gym_id: GYM.to_owned(),
+        place_id: PLACE,
+    };
+    replica.client.select_place(place).await.unwrap();
+    replica.associate(&mapping).await.unwrap();
+    let sync = replica.sync().await;
+    assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
+    assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 4);
+    replica.stop().await;
 }
