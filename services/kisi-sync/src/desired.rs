@@ -4,6 +4,8 @@
 //! granted stand as `intended`. The same transaction answers a version that was overtaken before
 //! it could be settled, so that every version is answered.
 
+use std::collections::BTreeSet;
+
 use access_domain::ids::GymId;
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::wire;
@@ -12,6 +14,7 @@ use sea_orm::{
 };
 
 use crate::apply::new_row;
+use crate::held;
 use crate::hints;
 use crate::record::{self, Outcome};
 use crate::shared::Shared;
@@ -147,6 +150,11 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
 }
 
 fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
+    // A fact about this very member explains what follows. That she has the plans that she had is none:
+    // what a mapping would take from her stays held.
+    if !keeps_plans(member, desired) || held::holds_grants(member.held_by.as_deref()) {
+        member.held_by = None;
+    }
     member.version = desired.version;
     member.plans = serde_json::to_string(&desired.plans).unwrap_or_else(|_| "[]".to_owned());
     member.erased = desired.erased;
@@ -158,16 +166,23 @@ fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
     member.decided_at = desired.decided_at;
     member.traceparent.clone_from(&desired.traceparent);
     member.background = false;
+    // What a person confirmed was about what was decided before.
+    member.approved = false;
     member.retry_at = None;
-    // A fact about this very member explains what follows.
-    member.held_by = None;
     member.updated_at = now;
+}
+
+/// The member had these very plans before.
+fn keeps_plans(member: &members::Model, desired: &Desired) -> bool {
+    let before = member.plans().unwrap_or_default();
+    let ids = |plans: &[WantedPlan]| -> BTreeSet<String> {
+        plans.iter().map(|plan| plan.plan_id.clone()).collect()
+    };
+    !desired.erased && !desired.plans.is_empty() && ids(&before) == ids(&desired.plans)
 }
 
 /// The rows that are about to be granted, where nothing has to be found out first.
 async fn intend<C: ConnectionTrait>(
-    // What a person confirmed was about what was decided before.
-    member.approved = false;
     txn: &C,
     snapshot: &mut Snapshot,
     epoch: i64,

@@ -4,7 +4,7 @@
 use contracts::integration::v1 as api;
 use tonic::Code;
 
-use crate::harness::{GYM, On, PLAN, Running, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{GROUP, OTHER_GROUP, PLACE};
 
 async fn a_discarded_plan_takes_nothing_and_is_not_asked_again(on: On) {
@@ -186,5 +186,38 @@ async fn what_was_discarded_keeps_nobody_out_of_the_next_integration() {
     let sync = replica.sync().await;
     assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
     assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 4);
+    replica.stop().await;
+}
+
+/// A mapping that was taken away by mistake: a version that says nothing of the plan says nothing of the loss.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_with_the_same_plans_leaves_whoever_is_held_held() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    replica
+        .associate(&[(OTHER_PLAN, OTHER_GROUP)])
+        .await
+        .unwrap();
+    assert_eq!(replica.plan_held().await.revokes, 12);
+    let mut state = stage.directory.put(GYM, "m1", 2, &[PLAN]).state.unwrap();
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(48);
+    state.plans[0].valid_until = Some(contracts::wire::timestamp(end));
+    stage.directory.publish(&state).await;
+    let told = stage.answer("m1", |told| told.version == 2).await;
+    assert_eq!(told.outcome, "held", "{told:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    // What shuts her out by itself does.
+    stage.directory.decide(GYM, "m1", 3, &[]).await;
+    let told = stage.answer("m1", |told| told.version == 3).await;
+    assert_eq!(told.outcome, "revoked");
+    // And the plan goes back to its group: nobody is held.
+    replica.associate(&[(PLAN, GROUP)]).await.unwrap();
+    testkit::eventually("nothing is held", SOON, async || {
+        replica.held_plans().await.is_empty()
+    })
+    .await;
+    assert!(replica.sync().await.in_sync);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 11);
     replica.stop().await;
 }
