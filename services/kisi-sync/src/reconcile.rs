@@ -157,8 +157,10 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         report: SyncReport::default(),
         sync,
         whole: true,
+        heard: true,
         is_held: false,
         unseen: BTreeSet::new(),
+        unasked: BTreeSet::new(),
         groups: GroupsSeen::default(),
         began: i64::MAX,
         is_mapping: false,
@@ -215,9 +217,13 @@ struct Pass {
     report: SyncReport,
     /// All rights could be looked at.
     whole: bool,
+    /// Nothing that was decided is missing here.
+    heard: bool,
     is_held: bool,
     /// Groups of which it is not known who has a right there.
     unseen: BTreeSet<i64>,
+    /// Those, and the ones that are gone: nobody was planned for there.
+    unasked: BTreeSet<i64>,
     /// The mapped groups, where the doors were looked at.
     groups: GroupsSeen,
     /// When Kisi began to be looked at.
@@ -243,7 +249,7 @@ impl Pass {
             held::end_all(&self.shared.db, &self.gym, now).await?;
         } else if self.is_mapping {
             // What was held of a former mapping is not this one's.
-            held::supersede(&self.shared.db, &self.gym, self.shared.now()).await?;
+            held::supersede(&self.shared.db, &self.gym, now).await?;
         }
         if self.is_hourly(&integration) {
             self.compare_people().await?;
@@ -333,6 +339,7 @@ impl Pass {
             .extend(observed.failed.iter().map(|(group, _)| group));
         for (group, why) in observed.unseen() {
             self.whole = false;
+            self.unasked.insert(group);
             self.note_failure("observe", group, &why);
         }
     }

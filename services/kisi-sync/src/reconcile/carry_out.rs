@@ -113,6 +113,7 @@ impl Pass {
             self.report.held += count(losses.len());
             skipped.extend(losses.iter().cloned());
         }
+        // A first sync asks for no leave to let in.
         let of_mapping = |member: &&String| {
             let before = held_before.get(member.as_str()).copied();
             self.is_mapping || (!is_first && held::holds_grants(before))
@@ -165,19 +166,21 @@ impl Pass {
     }
 
     /// Frees whom a plan held that is over, now that they were asked about. Whoever could not be planned
-    /// for stays as she is until the next pass, and so does everybody where not all could be seen.
+    /// for stays as she is until the next pass: for want of news, or of a look at her groups.
     async fn free(
         &self,
         view: &View,
         held_before: &BTreeMap<&str, &str>,
     ) -> Result<(), ReconcileError> {
-        if held_before.is_empty() || !self.whole {
+        if held_before.is_empty() || !self.heard {
             return Ok(());
         }
         let busy = view.busy(self.began);
+        let unasked = view.undecided_in(&self.unasked, self.shared.now())?;
         let plans: BTreeSet<&str> = held_before.values().copied().collect();
         let plans: Vec<String> = plans.into_iter().map(str::to_owned).collect();
-        let members = held_before.keys().filter(|member| !busy.contains(*member));
+        let members = held_before.keys();
+        let members = members.filter(|id| !busy.contains(*id) && !unasked.contains(**id));
         let members: Vec<String> = members.map(|member| (*member).to_owned()).collect();
         Ok(held::release(&self.shared.db, &self.gym, &members, &plans).await?)
     }

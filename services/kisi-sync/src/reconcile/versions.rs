@@ -62,7 +62,7 @@ impl Pass {
     pub(super) fn note_versions(&mut self, versions: Result<Versions, tonic::Status>) {
         match versions {
             Ok(Versions::Known) => {}
-            Ok(Versions::Behind) => self.whole = false,
+            Ok(Versions::Behind) => (self.whole, self.heard) = (false, false),
             Err(status) => self.note_directory(&status),
         }
     }
@@ -70,7 +70,7 @@ impl Pass {
     pub(super) fn note_directory(&mut self, status: &tonic::Status) {
         tracing::warn!(gym.id = %self.gym, grpc.code = ?status.code(),
             "Versions cannot be compared with membership-events");
-        self.whole = false;
+        (self.whole, self.heard) = (false, false);
         self.report.failures.push(StepFailure {
             step: "compare_versions".to_owned(),
             failure: "membership-events did not answer".to_owned(),

@@ -11,6 +11,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
 use super::ReconcileError;
 use crate::brake::Brake;
+use crate::held;
 use crate::observe::{self, GroupsSeen, Known, Observed};
 use crate::shared::Shared;
 use crate::sharing::{self, Shared as Shares};
@@ -168,6 +169,25 @@ impl View {
             }
         }
         Ok(losing)
+    }
+
+    /// Members of whom a look at these groups would have to tell what they lose, or what somebody kept
+    /// from being given to them.
+    pub fn undecided_in(
+        &self,
+        groups: &BTreeSet<i64>,
+        now: i64,
+    ) -> Result<BTreeSet<String>, DbErr> {
+        let mut undecided = self.losing_in(groups, now)?;
+        let associations = self.associations()?;
+        let kept_out = |member: &&members::Model| held::holds_grants(member.held_by.as_deref());
+        for member in self.members.iter().filter(kept_out) {
+            let wanted = steps::wanted(&member.plans()?, &associations, now);
+            if wanted.keys().any(|group| groups.contains(group)) {
+                undecided.insert(member.member_id.clone());
+            }
+        }
+        Ok(undecided)
     }
 
     /// Rights of ours that open nothing any more.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use contracts::integration::v1 as api;
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
@@ -132,5 +133,38 @@ async fn a_deleted_group_is_found_by_scheduled_passes_and_stays_shown() {
     .await;
     let writes = stage.kisi.writes().await;
     assert!(writes.is_empty(), "{writes:?}");
+    replica.stop().await;
+}
+
+/// A plan that held is over, and a group of another plan will never be seen again: whoever was held is asked
+/// about all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_group_keeps_nobody_held_by_a_plan_that_is_over() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-unexplained-min", "2"),
+        ("brake-unexplained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.directory.decide(GYM, "c1", 1, &[OTHER_PLAN]).await;
+    stage.in_sync(&mut replica, 3).await;
+    replica
+        .associate(&[(OTHER_PLAN, OTHER_GROUP)])
+        .await
+        .unwrap();
+    assert_eq!(replica.plan_held().await.revokes, 3);
+    delete(&stage, OTHER_GROUP).await;
+    replica.stop().await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    db.execute_unprepared("update held_plans set expires_at = 1")
+        .await
+        .unwrap();
+    kisi_sync::held::expire(&db, 2).await.unwrap();
+    // Three are few from now on.
+    let mut replica = stage.start().await;
+    assert_eq!(replica.sync().await.state, "done_with_failures");
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    assert!(replica.held_plans().await.is_empty());
     replica.stop().await;
 }
