@@ -10,6 +10,11 @@ pub enum FaultKind {
     /// The key may not do this.
     #[serde(rename = "403")]
     Forbidden,
+    #[serde(rename = "404")]
+    NotFound,
+    /// This one thing is refused.
+    #[serde(rename = "409")]
+    Conflict,
     #[serde(rename = "500")]
     Internal,
     #[serde(rename = "502")]

@@ -334,6 +334,8 @@ fn faulty(kind: FaultKind) -> Answer {
     match kind {
         FaultKind::TooMany => Answer::error(429, "000429", "Too many requests."),
         FaultKind::Forbidden => Answer::forbidden(),
+        FaultKind::NotFound => Answer::error(404, "000404", "Not found."),
+        FaultKind::Conflict => Answer::error(409, "000409", "Conflict."),
         FaultKind::BadGateway | FaultKind::Html => Answer::html(502, "Bad Gateway"),
         FaultKind::Unavailable => Answer::error(503, "000503", "Service unavailable."),
         FaultKind::EmptyBody => Answer::empty(500),

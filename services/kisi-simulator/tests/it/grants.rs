@@ -175,6 +175,8 @@ async fn faults_are_met_by_route_and_counted_down() {
         ("500", 500),
         ("502", 502),
         ("503", 503),
+        ("404", 404),
+        ("409", 409),
         ("429", 429),
         ("empty_body", 500),
     ] {

@@ -367,6 +367,8 @@ impl Kisi {
     pub async fn fail_after(&self, skip: u64, method: &str, route: &str, count: u64, fault: Fault) {
         let kind = match fault {
             Fault::Status(403) => FaultKind::Forbidden,
+            Fault::Status(404) => FaultKind::NotFound,
+            Fault::Status(409) => FaultKind::Conflict,
             Fault::Status(429) => FaultKind::TooMany,
             Fault::Status(_) => FaultKind::Internal,
             Fault::Hang => FaultKind::Hang,
