@@ -1,9 +1,9 @@
 //! Making Kisi match what one member should have: decide the next step, take a turn, check that it
 //! is still wanted, send, write down what came of it, decide again.
 //!
-//! Every step has its own outcome: a refused grant does not keep a revoke from going out. What is
-//! transient ends the attempt and leaves the intent; what is refused is told and waits for the
-//! next version or the next reconcile.
+//! Every step has its own outcome: whatever is refused is put aside, and keeps no revoke from going
+//! out. What is transient ends the attempt and leaves the intent; what is refused is told and waits
+//! for the next version or the next reconcile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::ownership::LeaseProof;
 use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::steps::Step;
+use crate::steps::{Refused, Step};
 use crate::store::members;
 
 /// More steps than any member needs; past it something goes round in circles.
@@ -93,7 +93,7 @@ impl Engine {
             snapshot,
             changes: Vec::new(),
             sent_at: 0,
-            refused: BTreeSet::new(),
+            refused: Refused::default(),
             conflicted: BTreeSet::new(),
             granted_before: 0,
             lease_lost: false,
@@ -168,7 +168,9 @@ impl Engine {
                 return self.forget_erased(attempt).await;
             };
             let replaces = situation.unwanted().next().is_some();
-            self.take(attempt, step, replaces).await?;
+            if let Err(trouble) = self.take(attempt, step.clone(), replaces).await {
+                attempt.put_aside(step, trouble)?;
+            }
         }
         Err(Trouble::Refused {
             failure: "kisi_refused",
@@ -316,7 +318,7 @@ impl Engine {
                     attempt.granted_before = attempt.outcome.granted;
                 }
                 attempt.snapshot = newest;
-                attempt.refused.clear();
+                attempt.refused = Refused::default();
                 attempt.outcome.failure = None;
                 Ok(())
             }

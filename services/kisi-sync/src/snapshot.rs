@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, DbErr};
 
 use crate::sharing::{self, Shared};
-use crate::steps::{self, Situation, Window};
+use crate::steps::{self, Refused, Situation, Window};
 use crate::store::members::CHANGED;
 use crate::store::{applied_grants, integrations, members};
 
@@ -93,7 +93,7 @@ impl Snapshot {
         &'a self,
         wanted: &'a BTreeMap<i64, Window>,
         opened_by_others: &'a [i64],
-        refused: &'a BTreeSet<i64>,
+        refused: &'a Refused,
         epoch: i64,
         now: i64,
     ) -> Situation<'a> {

@@ -126,6 +126,31 @@ impl Step {
     }
 }
 
+/// What Kisi refused in this very attempt: it is left out, and all the rest is done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Groups whose grant was.
+    pub groups: BTreeSet<i64>,
+    /// Rows that could not be changed or revoked.
+    pub rows: BTreeSet<i64>,
+    /// A changed name.
+    pub name: bool,
+    /// Who the person is at Kisi, or what she has there, could not be told: nothing is given.
+    pub person: bool,
+}
+
+impl Refused {
+    /// Nothing was.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Something that was to be given.
+    pub fn keeps_out(&self) -> bool {
+        self.person || !self.groups.is_empty()
+    }
+}
+
 /// What a decision is made from.
 #[derive(Debug)]
 pub struct Situation<'a> {
@@ -138,8 +163,7 @@ pub struct Situation<'a> {
     pub former_user: Option<i64>,
     pub looked: bool,
     pub opened_by_others: &'a [i64],
-    /// Groups whose grant was refused in this very attempt.
-    pub refused: &'a BTreeSet<i64>,
+    pub refused: &'a Refused,
     /// Rights stay as they are, because a plan with this member is held.
     pub held: bool,
     /// No new right is given, because a plan of grants with this member is held.
@@ -157,18 +181,23 @@ pub fn is_unsettled(row: &applied_grants::Model, epoch: i64) -> bool {
 impl Situation<'_> {
     /// The next step; None when what stands is what is wanted.
     pub fn next_step(&self) -> Option<Step> {
-        if self.rows.iter().any(|row| is_unsettled(row, self.epoch)) {
+        let may_look = !self.refused.person;
+        if may_look && self.rows.iter().any(|row| is_unsettled(row, self.epoch)) {
             return Some(Step::Look);
         }
-        let check = self.person_changed && self.user.is_some();
+        let check = self.person_changed && self.user.is_some() && may_look && !self.refused.name;
         // Rights go to the new user, and no revoke waits for that.
         if check && !self.wanted.is_empty() && !self.grants_held {
             return Some(Step::CheckPerson);
         }
-        if self.user.is_some() && !self.looked {
+        if may_look && self.user.is_some() && !self.looked {
             return Some(Step::Look);
         }
-        let intended = || self.rows.iter().filter(|row| row.state == INTENDED);
+        let is_mine = |row: &&applied_grants::Model| !is_unsettled(row, self.epoch);
+        let intended = || {
+            let rows = self.rows.iter().filter(|row| row.state == INTENDED);
+            rows.filter(is_mine)
+        };
         let stands = |group: i64| {
             let mut standing = self.rows.iter().filter(|row| row.state == STANDING);
             standing.any(|row| row.group_id == group && self.is_current(row))
@@ -182,6 +211,7 @@ impl Situation<'_> {
             return Some(Step::Forget { row: row.id });
         }
         if !self.grants_held
+            && !self.refused.person
             && let Some(step) = self.next_grant()
         {
             return Some(step);
@@ -207,7 +237,7 @@ impl Situation<'_> {
         let intended: Vec<_> = self
             .rows
             .iter()
-            .filter(|row| row.state == INTENDED && !self.refused.contains(&row.group_id))
+            .filter(|row| row.state == INTENDED && !self.refused.groups.contains(&row.group_id))
             .collect();
         let missing = self.missing();
         if intended.is_empty() && missing.is_empty() {
@@ -234,7 +264,7 @@ impl Situation<'_> {
                     |row: &applied_grants::Model| row.group_id == **group && self.is_current(row);
                 !self.rows.iter().any(has)
                     && !self.opened_by_others.contains(group)
-                    && !self.refused.contains(group)
+                    && !self.refused.groups.contains(group)
             })
             .map(|(group, window)| (*group, *window))
             .collect()
@@ -244,13 +274,14 @@ impl Situation<'_> {
     /// one of the present one.
     fn next_correction(&self) -> Option<Step> {
         for (group, window) in self.wanted {
-            if self.refused.contains(group) {
+            if self.refused.groups.contains(group) {
                 continue;
             }
             let standing: Vec<_> = self
                 .rows
                 .iter()
                 .filter(|row| row.group_id == *group && row.state == STANDING)
+                .filter(|row| !self.refused.rows.contains(&row.id))
                 .collect();
             let (standing, former): (Vec<_>, Vec<_>) =
                 standing.into_iter().partition(|row| self.is_current(row));
@@ -284,7 +315,9 @@ impl Situation<'_> {
         if self.held {
             return None;
         }
-        self.unwanted().next().map(|row| Step::Revoke {
+        let mut unwanted = self.unwanted();
+        let next = unwanted.find(|row| !self.refused.rows.contains(&row.id));
+        next.map(|row| Step::Revoke {
             row: row.id,
             group: row.group_id,
         })

@@ -7,9 +7,10 @@ use kisi_client::Lane;
 use kisi_client::model::RoleAssignment;
 
 use crate::audit::Entry;
+use crate::error::Trouble;
 use crate::record::{Change, Outcome};
 use crate::snapshot::Snapshot;
-use crate::steps::Window;
+use crate::steps::{Refused, Step, Window};
 use crate::store::applied_grants::{self, STANDING};
 
 /// One attempt at settling one member.
@@ -20,8 +21,7 @@ pub(crate) struct Attempt {
     pub changes: Vec<Change>,
     /// When the last request left.
     pub sent_at: i64,
-    /// Groups whose grant was refused in this attempt.
-    pub refused: BTreeSet<i64>,
+    pub refused: Refused,
     /// Groups for which Kisi said "there already" in this attempt.
     pub conflicted: BTreeSet<i64>,
     pub background: bool,
@@ -111,8 +111,36 @@ impl Attempt {
         code: Option<String>,
     ) {
         self.remove_row(row);
-        self.refused.insert(group);
+        self.refused.groups.insert(group);
+        self.is_refused(failure, code);
+    }
+
+    /// What is told of a refusal.
+    pub(super) fn is_refused(&mut self, failure: &'static str, code: Option<String>) {
         self.outcome.failure = Some(failure);
         self.outcome.kisi_code = code;
+    }
+
+    /// A step that Kisi refused is not taken again in this attempt, and keeps no other from being
+    /// taken. Any other trouble ends the attempt.
+    pub(super) fn put_aside(&mut self, step: Step, trouble: Trouble) -> Result<(), Trouble> {
+        let Trouble::Refused { failure, code } = trouble else {
+            return Err(trouble);
+        };
+        match step {
+            Step::FindUser | Step::Look | Step::CheckPerson | Step::Intend(_) => {
+                self.refused.person = true;
+            }
+            Step::LeaveFormer => self.snapshot.keeps_former = true,
+            Step::Grant { row, group } => self.refuse(row, group, failure, None),
+            Step::Forget { row }
+            | Step::ChangeWindow { row, .. }
+            | Step::RemoveDuplicate { row, .. }
+            | Step::Revoke { row, .. } => {
+                self.refused.rows.insert(row);
+            }
+        }
+        self.is_refused(failure, code);
+        Ok(())
     }
 }

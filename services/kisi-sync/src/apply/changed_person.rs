@@ -44,7 +44,16 @@ impl Engine {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
             let patched = self.kisi.update_user(turn.into(), user, &patch).await;
-            patched.map_err(Trouble::of)?;
+            match patched.map_err(Trouble::of) {
+                Ok(()) => {}
+                // What she is called decides about no door.
+                Err(Trouble::Refused { failure, code }) => {
+                    attempt.refused.name = true;
+                    attempt.is_refused(failure, code);
+                    return Ok(());
+                }
+                Err(trouble) => return Err(trouble),
+            }
             let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["name"]);
             attempt.did(entry.object(user), self.shared.now());
         }

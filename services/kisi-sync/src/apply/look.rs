@@ -252,6 +252,7 @@ impl Engine {
         // What is opened by others, or was there and is ours from now on, was not refused.
         attempt
             .refused
+            .groups
             .retain(|group| !others.contains(group) && !taken.contains(group));
         if attempt.refused.is_empty() && attempt.outcome.failure == Some("kisi_refused") {
             attempt.outcome.failure = None;

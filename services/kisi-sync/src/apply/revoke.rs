@@ -173,7 +173,7 @@ pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str
     // Who confirms a move confirms no loss, and Kisi has refused what was to come first; who approves
     // a held plan approves the loss itself.
     let is_approved =
-        member.approved && (attempt.refused.is_empty() || cause == members::HELD_PLAN);
+        member.approved && (!attempt.refused.keeps_out() || cause == members::HELD_PLAN);
     // In the background the newest version is not why.
     let is_confirmed = is_approved || (cause == "confirmed_import" && !attempt.background);
     let is_replaced = attempt.outcome.granted > attempt.granted_before;

@@ -32,6 +32,7 @@ struct Case {
     held: bool,
     person_changed: bool,
     former_user: Option<i64>,
+    refused: Refused,
 }
 
 fn case(wanted: &[i64], rows: Vec<applied_grants::Model>) -> Case {
@@ -44,6 +45,7 @@ fn case(wanted: &[i64], rows: Vec<applied_grants::Model>) -> Case {
         held: false,
         person_changed: false,
         former_user: None,
+        refused: Refused::default(),
     }
 }
 
@@ -57,7 +59,7 @@ impl Case {
             former_user: self.former_user,
             looked: self.looked,
             opened_by_others: &self.others,
-            refused: &BTreeSet::new(),
+            refused: &self.refused,
             held: self.held,
             grants_held: false,
             epoch: 3,
@@ -207,4 +209,51 @@ fn a_changed_person_is_looked_at_before_a_grant_and_after_a_revoke() {
     assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
     case.rows.clear();
     assert_eq!(case.next(), Some(Step::CheckPerson));
+}
+
+#[test]
+fn what_was_refused_is_left_out_and_the_rest_goes_on() {
+    // A window that cannot be changed, and two rights that nothing wants.
+    let mut ends = row(1, 5, STANDING, 1);
+    ends.valid_until = Some(NOW + SECOND);
+    let mut case = case(
+        &[5],
+        vec![ends, row(2, 6, STANDING, 1), row(3, 7, STANDING, 1)],
+    );
+    assert!(matches!(
+        case.next(),
+        Some(Step::ChangeWindow { row: 1, .. })
+    ));
+    case.refused.rows.insert(1);
+    assert_eq!(case.next(), Some(Step::Revoke { row: 2, group: 6 }));
+    case.refused.rows.insert(2);
+    assert_eq!(case.next(), Some(Step::Revoke { row: 3, group: 7 }));
+    case.refused.rows.insert(3);
+    assert_eq!(case.next(), None);
+}
+
+#[test]
+fn who_cannot_be_found_is_given_nothing_and_loses_what_is_not_wanted() {
+    let rows = vec![row(1, 5, STANDING, 1), row(2, 6, UNKNOWN, 3)];
+    for user_known in [false, true] {
+        let mut case = case(&[6, 7], rows.clone());
+        (case.user_known, case.looked) = (user_known, false);
+        assert_eq!(case.next(), Some(Step::Look));
+        case.refused.person = true;
+        assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
+        case.rows.remove(0);
+        // What may have been sent is not forgotten.
+        case.rows[0] = row(2, 6, INTENDED, 2);
+        assert_eq!(case.next(), None);
+    }
+}
+
+#[test]
+fn a_refused_name_keeps_no_right_from_being_given() {
+    let mut case = case(&[5], vec![]);
+    case.person_changed = true;
+    case.refused.name = true;
+    assert!(matches!(case.next(), Some(Step::Intend(_))));
+    case.rows.push(row(1, 5, STANDING, 3));
+    assert_eq!(case.next(), None);
 }

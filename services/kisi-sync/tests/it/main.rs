@@ -27,6 +27,7 @@ mod outages;
 mod pace;
 mod people;
 mod previews;
+mod refusals;
 mod replicas;
 mod restored;
 mod rights;

@@ -1,0 +1,90 @@
+//! Kisi refuses one thing that a member needs: the rest is done, what may be counted is, and what must
+//! not be left for good is tried again.
+
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage};
+use crate::kisi::{Fault, GROUP, OTHER_GROUP};
+
+const REFUSED: Fault = Fault::Status(409);
+/// A request that is held back is not given up.
+const PATIENT: &[(&str, &str)] = &[("kisi-request-timeout", "5s")];
+
+fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
+    let mut person = stage.directory.get(GYM, member);
+    person.email = email.to_owned();
+    person.name = name.to_owned();
+    stage.directory.insert(person);
+}
+
+/// Her e-mail is one of Kisi's staff from now on, and her plan moves to another group.
+async fn who_has_somebody_else_s_e_mail_loses_what_is_not_wanted(staff: &str) {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    renamed(&stage, "m1", staff, "Member m1");
+    replica.sync().await;
+    let conflict = Some("identity_conflict");
+    stage
+        .answer("m1", |told| told.failure.as_deref() == conflict)
+        .await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    stage.directory.decide_as(GYM, "m1", 2, &[OTHER_PLAN]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.failure.as_deref(), conflict);
+    assert_eq!(told.groups_missing, [OTHER_GROUP]);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    assert!(stage.kisi.group_rows(OTHER_GROUP).await.is_empty());
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_owner_s_e_mail_loses_what_is_not_wanted() {
+    who_has_somebody_else_s_e_mail_loses_what_is_not_wanted("owner@example.com").await;
+}
+
+/// Who is staff is only seen by the rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_an_administrator_s_e_mail_loses_what_is_not_wanted() {
+    who_has_somebody_else_s_e_mail_loses_what_is_not_wanted("second@example.com").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_kisi_refuses_keeps_nobody_out_and_nobody_in() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    stage
+        .kisi
+        .fail("PATCH", "/users/{id}", u64::MAX, REFUSED)
+        .await;
+    renamed(&stage, "m1", "m1@example.com", "Ada E. Example");
+    replica.sync().await;
+    let told = stage.answer("m1", |told| told.outcome == "failed").await;
+    assert_eq!(told.grants.len(), 1);
+    stage.directory.decide_as(GYM, "m1", 2, &[OTHER_PLAN]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.grants[0].group_id, OTHER_GROUP, "{told:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_kisi_refuses_keeps_no_other_from_going_out() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let both = [PLAN, OTHER_PLAN];
+    stage.directory.decide(GYM, "m1", 2, &both).await;
+    stage.answer("m1", |answer| answer.grants.len() == 2).await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 1, REFUSED).await;
+    stage.directory.decide(GYM, "m1", 3, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 3).await;
+    assert_eq!(told.failure.as_deref(), Some("kisi_refused"));
+    assert_eq!(told.grants.len(), 1);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    assert!(stage.kisi.group_rows(OTHER_GROUP).await.is_empty());
+    replica.sync().await;
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    replica.stop().await;
+}
