@@ -24,6 +24,9 @@ use crate::store::members;
 /// More steps than any member needs; past it something goes round in circles.
 const MOST_STEPS: u32 = 60;
 
+/// When what must not be left is tried again, where no pass does it before. Microseconds.
+const AGAIN_AFTER_REFUSAL: i64 = 3_600_000_000;
+
 mod attempt;
 mod bursts;
 mod changed_person;
@@ -127,6 +130,14 @@ impl Engine {
                 self.write(attempt).await?;
                 return Err(trouble.unwrap_or(Trouble::Superseded));
             }
+        }
+        let is_refused =
+            matches!(trouble, Some(Trouble::Refused { .. })) || !attempt.refused.is_empty();
+        let outcome = &mut attempt.outcome;
+        if is_refused && attempt.snapshot.member.erased && !outcome.erased {
+            // Nobody asks for her again, and others wait for the answer.
+            outcome.stays_pending = true;
+            outcome.retry_at = Some(self.shared.now() + AGAIN_AFTER_REFUSAL);
         }
         self.finish(attempt).await?;
         match trouble {

@@ -104,7 +104,10 @@ impl Snapshot {
             user: self.member.kisi_user_id,
             person_changed: !self.member.erased
                 && self.member.person_digest.as_deref() == Some(CHANGED),
-            former_user: self.member.former_user_id.filter(|_| !self.keeps_former),
+            former_user: self
+                .member
+                .former_user_id
+                .filter(|_| !self.keeps_former && !refused.former),
             looked: self.member.looked,
             opened_by_others,
             refused,

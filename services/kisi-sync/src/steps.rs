@@ -135,6 +135,8 @@ pub struct Refused {
     pub rows: BTreeSet<i64>,
     /// A changed name.
     pub name: bool,
+    /// That a former user goes.
+    pub former: bool,
     /// Who the person is at Kisi, or what she has there, could not be told: nothing is given.
     pub person: bool,
 }

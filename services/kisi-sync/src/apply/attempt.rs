@@ -131,7 +131,7 @@ impl Attempt {
             Step::FindUser | Step::Look | Step::CheckPerson | Step::Intend(_) => {
                 self.refused.person = true;
             }
-            Step::LeaveFormer => self.snapshot.keeps_former = true,
+            Step::LeaveFormer => self.refused.former = true,
             Step::Grant { row, group } => self.refuse(row, group, failure, None),
             Step::Forget { row }
             | Step::ChangeWindow { row, .. }

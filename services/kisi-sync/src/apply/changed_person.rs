@@ -8,7 +8,6 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::Change;
-use crate::store::devices;
 
 impl Engine {
     pub(super) async fn check_person(
@@ -110,18 +109,7 @@ impl Engine {
             attempt.snapshot.keeps_former = true;
             return Ok(());
         }
-        let turn = self.turn(attempt, Lane::Grant).await?;
-        attempt.sends(self.shared.now());
-        match self.kisi.delete_user(turn.into(), user).await {
-            Ok(_) => {
-                let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
-                attempt.did(entry.object(user), self.shared.now());
-                // Phones go with their user.
-                devices::remove_of_user(&self.shared.db, user).await?;
-            }
-            Err(error) if error.is_unprocessable() => {}
-            Err(error) => return Err(Trouble::of(error)),
-        }
+        self.delete_user(attempt, user).await?;
         attempt.snapshot.member.former_user_id = None;
         attempt.changes.push(Change::Person);
         Ok(())

@@ -19,48 +19,84 @@ impl Engine {
         if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
             return Ok(());
         }
-        self.leave_former(attempt).await?;
         if attempt.snapshot.member.kisi_user_id.is_none() {
             self.find_erased(attempt).await?;
         }
         let member = &attempt.snapshot.member;
-        if let Some(user) = member.kisi_user_id.filter(|_| member.kisi_user_ours)
-            && self.may_be_deleted(attempt, user).await?
-        {
-            self.write(attempt).await?;
-            let turn = self.turn(attempt, Lane::Grant).await?;
-            attempt.sends(self.shared.now());
-            match self.kisi.delete_user(turn.into(), user).await {
-                Ok(_) => {
-                    let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
-                    attempt.did(entry.object(user), self.shared.now());
-                    return self.forget(attempt).await;
-                }
-                Err(error) if error.is_unprocessable() => {}
-                Err(error) => return Err(Trouble::of(error)),
+        let is_gone = match member.kisi_user_id.filter(|_| member.kisi_user_ours) {
+            Some(user) => {
+                self.may_be_deleted(attempt, user).await? && self.delete_user(attempt, user).await?
             }
+            None => false,
+        };
+        if is_gone {
+            let member = &mut attempt.snapshot.member;
+            (member.kisi_user_id, member.kisi_user_ours) = (None, false);
+            attempt.changes.push(Change::Person);
+        } else {
+            self.withdraw_logins(attempt).await?;
         }
-        self.withdraw_logins(attempt).await?;
+        if attempt.refused.former {
+            // Who she was has her name and e-mail too.
+            return Ok(());
+        }
         self.forget(attempt).await
     }
 
-    /// Logins go with their user; those of a user who stays are taken back one by one.
+    /// DELETE of a user; answers whether it is gone. One that Kisi cannot do without stays.
+    pub(super) async fn delete_user(
+        &self,
+        attempt: &mut Attempt,
+        user: i64,
+    ) -> Result<bool, Trouble> {
+        self.write(attempt).await?;
+        let turn = self.turn(attempt, Lane::Grant).await?;
+        attempt.sends(self.shared.now());
+        match self.kisi.delete_user(turn.into(), user).await {
+            Ok(_) => {
+                let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
+                attempt.did(entry.object(user), self.shared.now());
+                // Phones go with their user.
+                devices::remove_of_user(&self.shared.db, user).await?;
+                Ok(true)
+            }
+            Err(error) if error.is_unprocessable() => Ok(false),
+            Err(error) => Err(Trouble::of(error)),
+        }
+    }
+
+    /// Logins go with their user; those of a user who stays are taken back one by one, and one that
+    /// Kisi refuses to take back keeps no other.
     async fn withdraw_logins(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let member = attempt.snapshot.member.member_id.clone();
-        let mut logins = devices::logins(&self.shared.db, &self.gym, &member).await?;
-        let own = member_logins::Entity::find_by_id((self.gym.clone(), member.clone()))
-            .one(&self.shared.db)
-            .await?;
-        logins.extend(own.map(|row| row.login_id));
+        let (db, member) = (&self.shared.db, attempt.snapshot.member.member_id.clone());
+        let own_key = (self.gym.clone(), member.clone());
+        let mut logins = devices::logins(db, &self.gym, &member).await?;
+        let own = member_logins::Entity::find_by_id(own_key.clone());
+        let own = own.one(db).await?.map(|row| row.login_id);
+        logins.extend(own);
+        let mut refused = None;
         for login in logins {
             let turn = self.turn(attempt, Lane::Grant).await?;
             attempt.sends(self.shared.now());
             let gone = self.kisi.delete_login(turn.into(), login).await;
-            gone.map_err(Trouble::of)?;
+            match gone.map_err(Trouble::of) {
+                Ok(_) => {}
+                Err(refusal @ Trouble::Refused { .. }) => {
+                    refused = Some(refusal);
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            }
             let entry = Entry::new("device_withdrawn").request("DELETE /logins/{id}", &[]);
             attempt.did(entry.object(login).detail("erasure"), self.shared.now());
+            self.write(attempt).await?;
+            devices::remove(db, &self.gym, login).await?;
+            if own == Some(login) {
+                let own = member_logins::Entity::delete_by_id(own_key.clone());
+                own.exec(db).await?;
+            }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     /// A user whom we made, and whose answer was lost, is found by the e-mail.

@@ -1,8 +1,10 @@
 //! Kisi refuses one thing that a member needs: the rest is done, what may be counted is, and what must
 //! not be left for good is tried again.
 
+use contracts::access::v1::EnrolDeviceRequest;
+
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage};
-use crate::kisi::{Fault, GROUP, OTHER_GROUP};
+use crate::kisi::{Fault, GATE_ONLY, GROUP, OTHER_GROUP};
 
 const REFUSED: Fault = Fault::Status(409);
 /// A request that is held back is not given up.
@@ -13,6 +15,16 @@ fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
     person.email = email.to_owned();
     person.name = name.to_owned();
     stage.directory.insert(person);
+}
+
+async fn erase(stage: &Stage, member: &str, version: i64) {
+    let mut person = stage.directory.put(GYM, member, version, &[]);
+    person.erased = true;
+    let mut state = person.state.clone().unwrap();
+    state.erased = true;
+    person.state = Some(state.clone());
+    stage.directory.insert(person);
+    stage.directory.publish(&state).await;
 }
 
 /// Her e-mail is one of Kisi's staff from now on, and her plan moves to another group.
@@ -87,4 +99,54 @@ async fn a_revoke_that_kisi_refuses_keeps_no_other_from_going_out() {
     replica.sync().await;
     assert!(stage.kisi.group_rows(GROUP).await.is_empty());
     replica.stop().await;
+}
+
+async fn an_erased_member_is_answered_though_kisi_refused_at_first(on: On) {
+    let stage = Stage::set(on).await;
+    // The user was there before, and stays: the logins are taken back.
+    stage.kisi.add_by_hand("m1@example.com", GATE_ONLY).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    for model in ["One", "Two", "Three"] {
+        let phone = EnrolDeviceRequest {
+            gym_id: GYM.to_owned(),
+            member_id: "m1".to_owned(),
+            brand: "Fair".to_owned(),
+            model: model.to_owned(),
+            os_name: "Android".to_owned(),
+        };
+        replica.client.enrol_device(phone).await.unwrap();
+    }
+    assert_eq!(stage.kisi.logins("m1@example.com").len(), 3);
+    stage.kisi.fail("DELETE", "/logins/{id}", 1, REFUSED).await;
+    stage.kisi.fail("DELETE", "/users/{id}", 1, REFUSED).await;
+    for member in ["m1", "m2"] {
+        erase(&stage, member, 2).await;
+        let told = stage.answer(member, |answer| answer.version == 2).await;
+        assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{member}");
+    }
+    assert_eq!(stage.kisi.logins("m1@example.com").len(), 1);
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    stage.kisi.forget_requests().await;
+    replica.sync().await;
+    for member in ["m1", "m2"] {
+        stage.answer(member, |told| told.outcome == "erased").await;
+    }
+    let emails = stage.kisi.emails_of_users();
+    assert!(emails.contains(&"m1@example.com".to_owned()));
+    assert!(!emails.contains(&"m2@example.com".to_owned()));
+    let writes = stage.kisi.writes().await;
+    assert_eq!(writes.len(), 2, "{writes:?}");
+    assert!(stage.kisi.logins("m1@example.com").is_empty());
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_sqlite() {
+    an_erased_member_is_answered_though_kisi_refused_at_first(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_postgres() {
+    an_erased_member_is_answered_though_kisi_refused_at_first(On::Postgres).await;
 }
