@@ -13,6 +13,7 @@ use crate::record::Change;
 use crate::snapshot::Snapshot;
 use crate::steps::Window;
 use crate::store::applied_grants::{self, INTENDED, UNKNOWN};
+use crate::store::members::CHANGED;
 
 impl Engine {
     /// POST for a row that was written down before.
@@ -111,14 +112,21 @@ impl Engine {
         let found = self.kisi.find_user(Lane::Grant, user).await;
         if found.map_err(Trouble::of)?.is_none() {
             // The rights went with the person; both are made anew.
-            let gone: Vec<i64> = attempt.snapshot.rows.iter().map(|row| row.id).collect();
+            let rows = attempt.snapshot.rows.iter();
+            let hers = rows.filter(|row| row.kisi_user_id == user);
+            let gone: Vec<i64> = hers.map(|row| row.id).collect();
             for row in gone {
                 attempt.remove_row(row);
             }
+            // Those of a former user stand, and move once more from there.
+            let former = attempt.snapshot.rows.first().map(|row| row.kisi_user_id);
             let member = &mut attempt.snapshot.member;
-            member.kisi_user_id = None;
-            member.kisi_user_ours = false;
+            member.kisi_user_id = former;
+            member.kisi_user_ours = former.is_some() && former == member.former_user_id;
             member.looked = false;
+            if former.is_some() {
+                member.person_digest = Some(CHANGED.to_owned());
+            }
             attempt.changes.push(Change::Person);
         }
         Ok(None)

@@ -2,8 +2,10 @@
 //! not be left for good is tried again.
 
 use contracts::access::v1::EnrolDeviceRequest;
+use contracts::integration::v1 as api;
+use testkit::eventually;
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GATE_ONLY, GROUP, OTHER_GROUP};
 
 const REFUSED: Fault = Fault::Status(409);
@@ -15,6 +17,14 @@ fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
     person.email = email.to_owned();
     person.name = name.to_owned();
     stage.directory.insert(person);
+}
+
+async fn look_at(replica: &mut Running, member: &str) {
+    let request = api::SyncMemberRequest {
+        gym_id: GYM.to_owned(),
+        member_id: member.to_owned(),
+    };
+    replica.client.sync_member(request).await.unwrap();
 }
 
 async fn erase(stage: &Stage, member: &str, version: i64) {
@@ -149,4 +159,40 @@ async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_postgres() {
     an_erased_member_is_answered_though_kisi_refused_at_first(On::Postgres).await;
+}
+
+/// The user of a new e-mail is not found for a moment; the former one's right is still ours to take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let missing = Fault::Status(404);
+    stage
+        .kisi
+        .fail("POST", "/role_assignments", 1, missing)
+        .await;
+    // The first asks whether the e-mail is still hers.
+    stage
+        .kisi
+        .fail_after(1, "GET", "/users/{id}", 1, missing)
+        .await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    look_at(&mut replica, "m1").await;
+    let new = || {
+        stage
+            .kisi
+            .emails_of_users()
+            .contains(&"new@example.com".to_owned())
+    };
+    eventually("the new user is there", SOON, async || new()).await;
+    let user = stage.kisi.user_of("new@example.com");
+    let told = stage
+        .answer("m1", |told| told.kisi_user_id == Some(user))
+        .await;
+    assert_eq!(told.grants.len(), 1, "{told:?}");
+    let left = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["assignee_id"].as_i64(), Some(user));
+    replica.stop().await;
 }
