@@ -21,8 +21,11 @@ use crate::snapshot::Snapshot;
 use crate::steps::{Refused, Step};
 use crate::store::members;
 
-/// More steps than any member needs; past it something goes round in circles.
+/// More steps than any member needs; past it something goes round in circles, or Kisi answers nothing
+/// but that it is asked too often.
 const MOST_STEPS: u32 = 60;
+/// What is left then is tried again. Microseconds.
+const AGAIN_AFTER_MOST_STEPS: i64 = 60_000_000;
 
 /// When what must not be left is tried again, where no pass does it before. Microseconds.
 const AGAIN_AFTER_REFUSAL: i64 = 3_600_000_000;
@@ -176,17 +179,20 @@ impl Engine {
                 if wanted.is_empty() && !plans.is_empty() && attempt.outcome.failure.is_none() {
                     attempt.outcome.failure = Some("no_association");
                 }
-                return self.forget_erased(attempt).await;
+                match self.forget_erased(attempt).await? {
+                    true => return Ok(()),
+                    // Kisi asked to wait.
+                    false => continue,
+                }
             };
             let replaces = situation.unwanted().next().is_some();
             if let Err(trouble) = self.take(attempt, step.clone(), replaces).await {
                 attempt.put_aside(step, trouble)?;
             }
         }
-        Err(Trouble::Refused {
-            failure: "kisi_refused",
-            code: None,
-        })
+        let again = self.shared.now() + AGAIN_AFTER_MOST_STEPS;
+        attempt.fails("kisi_unreachable", Some(again));
+        Ok(())
     }
 
     async fn take(&self, attempt: &mut Attempt, step: Step, replaces: bool) -> Result<(), Trouble> {
@@ -214,9 +220,9 @@ impl Engine {
                 self.change_window(attempt, row, group, window).await
             }
             Step::RemoveDuplicate { row, .. } => {
-                self.delete(attempt, row, "duplicate_removed", Lane::Reconcile)
-                    .await?;
-                attempt.outcome.duplicates += 1;
+                let lane = Lane::Reconcile;
+                let gone = self.delete(attempt, row, "duplicate_removed", lane).await?;
+                attempt.outcome.duplicates += u32::from(gone);
                 Ok(())
             }
             Step::Revoke { row, .. } => self.revoke(attempt, row).await,

@@ -2,8 +2,9 @@
 //! the rights move to the user of the new one, new before old, and the old user goes if it is ours.
 
 use kisi_client::model::UserPatch;
-use kisi_client::{KisiRead, KisiWrite, Lane};
+use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 
+use super::forget::Left;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -43,6 +44,9 @@ impl Engine {
             let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
             let patched = self.kisi.update_user(turn.into(), user, &patch).await;
+            if let Err(KisiError::RateLimited { .. }) = patched {
+                return Ok(());
+            }
             match patched.map_err(Trouble::of) {
                 Ok(()) => {}
                 // What she is called decides about no door.
@@ -109,7 +113,9 @@ impl Engine {
             attempt.snapshot.keeps_former = true;
             return Ok(());
         }
-        self.delete_user(attempt, user).await?;
+        if let Left::Limited = self.delete_user(attempt, user).await? {
+            return Ok(());
+        }
         attempt.snapshot.member.former_user_id = None;
         attempt.changes.push(Change::Person);
         Ok(())

@@ -2,7 +2,7 @@
 //! the logins that we made for her.
 
 use kisi_client::model::{AppliesToType, AssignmentFilter, User};
-use kisi_client::{KisiRead, KisiWrite, Lane};
+use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
 
 use super::person::metadata_key;
@@ -14,41 +14,46 @@ use crate::store::{applied_grants, devices, member_logins, members};
 
 impl Engine {
     /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
-    /// other gym of the organization has a member behind it.
-    pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+    /// other gym of the organization has a member behind it. Answers whether that is all; if not, Kisi
+    /// has asked to wait.
+    pub(crate) async fn forget_erased(&self, attempt: &mut Attempt) -> Result<bool, Trouble> {
         if !attempt.snapshot.member.erased || !attempt.snapshot.rows.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         if attempt.snapshot.member.kisi_user_id.is_none() {
             self.find_erased(attempt).await?;
         }
         let member = &attempt.snapshot.member;
-        let is_gone = match member.kisi_user_id.filter(|_| member.kisi_user_ours) {
-            Some(user) => {
-                self.may_be_deleted(attempt, user).await? && self.delete_user(attempt, user).await?
+        let ours = member.kisi_user_id.filter(|_| member.kisi_user_ours);
+        let left = match ours {
+            Some(user) if self.may_be_deleted(attempt, user).await? => {
+                self.delete_user(attempt, user).await?
             }
-            None => false,
+            _ => Left::Stays,
         };
-        if is_gone {
-            let member = &mut attempt.snapshot.member;
-            (member.kisi_user_id, member.kisi_user_ours) = (None, false);
-            attempt.changes.push(Change::Person);
-        } else {
-            self.withdraw_logins(attempt).await?;
+        match left {
+            Left::Limited => return Ok(false),
+            Left::Gone => {
+                let member = &mut attempt.snapshot.member;
+                (member.kisi_user_id, member.kisi_user_ours) = (None, false);
+                attempt.changes.push(Change::Person);
+            }
+            Left::Stays if !self.withdraw_logins(attempt).await? => return Ok(false),
+            Left::Stays => {}
         }
-        if attempt.refused.former {
-            // Who she was has her name and e-mail too.
-            return Ok(());
+        // Who she was has her name and e-mail too.
+        if !attempt.refused.former {
+            self.forget(attempt).await?;
         }
-        self.forget(attempt).await
+        Ok(true)
     }
 
-    /// DELETE of a user; answers whether it is gone. One that Kisi cannot do without stays.
+    /// DELETE of a user. One that Kisi cannot do without stays.
     pub(super) async fn delete_user(
         &self,
         attempt: &mut Attempt,
         user: i64,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<Left, Trouble> {
         self.write(attempt).await?;
         let turn = self.turn(attempt, Lane::Grant).await?;
         attempt.sends(self.shared.now());
@@ -58,16 +63,17 @@ impl Engine {
                 attempt.did(entry.object(user), self.shared.now());
                 // Phones go with their user.
                 devices::remove_of_user(&self.shared.db, user).await?;
-                Ok(true)
+                Ok(Left::Gone)
             }
-            Err(error) if error.is_unprocessable() => Ok(false),
+            Err(KisiError::RateLimited { .. }) => Ok(Left::Limited),
+            Err(error) if error.is_unprocessable() => Ok(Left::Stays),
             Err(error) => Err(Trouble::of(error)),
         }
     }
 
     /// Logins go with their user; those of a user who stays are taken back one by one, and one that
-    /// Kisi refuses to take back keeps no other.
-    async fn withdraw_logins(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+    /// Kisi refuses to take back keeps no other. Answers whether that is all, as above.
+    async fn withdraw_logins(&self, attempt: &mut Attempt) -> Result<bool, Trouble> {
         let (db, member) = (&self.shared.db, attempt.snapshot.member.member_id.clone());
         let own_key = (self.gym.clone(), member.clone());
         let mut logins = devices::logins(db, &self.gym, &member).await?;
@@ -79,6 +85,9 @@ impl Engine {
             let turn = self.turn(attempt, Lane::Grant).await?;
             attempt.sends(self.shared.now());
             let gone = self.kisi.delete_login(turn.into(), login).await;
+            if let Err(KisiError::RateLimited { .. }) = gone {
+                return Ok(false);
+            }
             match gone.map_err(Trouble::of) {
                 Ok(_) => {}
                 Err(refusal @ Trouble::Refused { .. }) => {
@@ -96,7 +105,7 @@ impl Engine {
                 own.exec(db).await?;
             }
         }
-        refused.map_or(Ok(()), Err)
+        refused.map_or(Ok(true), Err)
     }
 
     /// A user whom we made, and whose answer was lost, is found by the e-mail.
@@ -182,4 +191,12 @@ impl Engine {
         Ok(rights.complete
             && rights_left.all(|right| is_erased && right.applies_to_type == AppliesToType::Group))
     }
+}
+
+/// What became of a user that was to go.
+pub(super) enum Left {
+    Gone,
+    Stays,
+    /// Told to wait: nothing was done.
+    Limited,
 }

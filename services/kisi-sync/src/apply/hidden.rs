@@ -45,7 +45,9 @@ impl Engine {
                     attempt.did(entry, self.shared.now());
                     return Ok(true);
                 }
-                Ok(Deletion::AlreadyGone) | Err(KisiError::RateLimited { .. }) => {}
+                Ok(Deletion::AlreadyGone) => {}
+                // Whether it was in the way is not known: a later attempt asks again.
+                Err(KisiError::RateLimited { .. }) => return Err(Trouble::Unclear),
                 Err(error) => {
                     if error.is_outcome_unknown() {
                         attempt.may_have_done(entry);

@@ -23,8 +23,9 @@ impl Engine {
         if let (Some(class), None) = (loss, &going) {
             return self.hold(attempt, class).await;
         }
-        self.delete(attempt, row, "revoked", Lane::Revoke).await?;
-        self.count_revoke(attempt, loss);
+        if self.delete(attempt, row, "revoked", Lane::Revoke).await? {
+            self.count_revoke(attempt, loss);
+        }
         drop(going);
         Ok(())
     }
@@ -40,21 +41,21 @@ impl Engine {
     }
 
     /// DELETE of a row of ours; a right that another gym of the organization shares is left to it.
-    /// `action` is what the audit log calls it.
+    /// Answers whether it is over. `action` is what the audit log calls it.
     pub(super) async fn delete(
         &self,
         attempt: &mut Attempt,
         row: i64,
         action: &'static str,
         lane: Lane,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         let Some(model) = attempt.row(row) else {
-            return Ok(());
+            return Ok(false);
         };
         let (group, assignment) = (model.group_id, model.assignment_id);
         let Some(assignment) = assignment else {
             attempt.remove_row(row);
-            return Ok(());
+            return Ok(true);
         };
         let turn = self.turn(attempt, lane).await?;
         // While this waited others may have taken it up.
@@ -80,7 +81,7 @@ impl Engine {
             attempt.remove_row(row);
             self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         }
-        Ok(())
+        Ok(is_over)
     }
 
     /// Members of other gyms who took the right up while its DELETE was on its way are looked at again.

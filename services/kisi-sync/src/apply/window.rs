@@ -31,7 +31,8 @@ impl Engine {
         if row_window(model).has_ended(self.shared.now()) {
             // No door is open by it, and Kisi may hide it or have deleted it, so that it cannot be
             // changed: it goes, and the next steps grant another.
-            return self.delete(attempt, row, "replaced", Lane::Grant).await;
+            let gone = self.delete(attempt, row, "replaced", Lane::Grant).await;
+            return gone.map(drop);
         }
         let turn = self.turn(attempt, Lane::Grant).await?;
         let now = self.shared.now();
@@ -127,6 +128,10 @@ impl Engine {
                 let entry = granting("window_changed", group, window).object(made.id);
                 attempt.did(entry, self.shared.now());
                 attempt.outcome.windows += 1;
+                Ok(())
+            }
+            Err(KisiError::RateLimited { .. }) => {
+                attempt.remove_row(new);
                 Ok(())
             }
             Err(error) if error.is_already_exists() || error.is_unprocessable() => {

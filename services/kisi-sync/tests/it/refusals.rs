@@ -3,6 +3,8 @@
 
 use contracts::access::v1::EnrolDeviceRequest;
 use contracts::integration::v1 as api;
+use futures_util::StreamExt;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 use testkit::eventually;
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
@@ -11,6 +13,17 @@ use crate::kisi::{Fault, GATE_ONLY, GROUP, OTHER_GROUP};
 const REFUSED: Fault = Fault::Status(409);
 /// A request that is held back is not given up.
 const PATIENT: &[(&str, &str)] = &[("kisi-request-timeout", "5s")];
+
+async fn tables(stage: &Stage) -> DatabaseConnection {
+    let url = secrecy::SecretString::from(stage.database_url());
+    kisi_sync::store::connect(&url).await.unwrap()
+}
+
+/// How many rows the statement gives.
+async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
+    let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql.to_owned());
+    db.query_all_raw(statement).await.unwrap().len()
+}
 
 fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
     let mut person = stage.directory.get(GYM, member);
@@ -194,5 +207,42 @@ async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one()
     let left = stage.kisi.group_rows(GROUP).await;
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["assignee_id"].as_i64(), Some(user));
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_has_to_wait_counts_once() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let route = "/role_assignments/{id}";
+    let wait = Fault::Status(429);
+    stage.kisi.fail("DELETE", route, 2, wait).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "revoked");
+    assert_eq!(told.timings.unwrap().requests, 3);
+    let db = tables(&stage).await;
+    assert_eq!(rows(&db, "select id from losses").await, 1);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+/// The last steps of an erasure are asked for again, and nobody is told that Kisi does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_has_to_wait_is_no_outage() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let wait = Fault::Status(429);
+    stage.kisi.fail("DELETE", "/users/{id}", 2, wait).await;
+    let mut answers = stage.answers("m1").await;
+    erase(&stage, "m1", 2).await;
+    let told = tokio::time::timeout(SOON, answers.next()).await;
+    let told = told.unwrap().unwrap();
+    assert_eq!((told.version, told.outcome.as_str()), (2, "erased"));
+    let emails = stage.kisi.emails_of_users();
+    assert!(!emails.contains(&"m1@example.com".to_owned()));
+    stage.kisi.overlook_refusals();
     replica.stop().await;
 }
