@@ -280,7 +280,7 @@ impl KisiSyncService for KisiSync {
                 .map_err(refusal::store)?;
         }
         let cause = members::Cause::new("call", "SyncMember", Some(&actor));
-        members::look_again(&self.shared.db, &gym, &member, &cause)
+        members::look_again(&self.shared.db, &gym, &member, &cause, self.shared.now())
             .await
             .map_err(refusal::store)?;
         let job = Job::look(&member, Urgency::Grant);

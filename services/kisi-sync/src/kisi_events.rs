@@ -237,7 +237,7 @@ impl Inbound<'_> {
             txn.commit().await?;
             return Ok(false);
         }
-        members::look_again(&txn, self.gym, member, &self.cause()).await?;
+        members::look_again(&txn, self.gym, member, &self.cause(), now).await?;
         txn.commit().await?;
         let job = Job::look(member, Urgency::Grant);
         self.shared.workers.wake(self.gym, job);

@@ -184,7 +184,9 @@ pub async fn settle(
     };
     // Somebody asked for another look meanwhile: it is not answered by this one.
     let asked_again = held.look_cause != snapshot.member.look_cause;
-    let newest = held.version == version && !asked_again;
+    // Or found more for her to do, which this one may not have seen.
+    let is_marked = held.retry_at != snapshot.member.retry_at;
+    let newest = held.version == version && !asked_again && !is_marked;
     let told = held.answered_version >= version
         && outcome.word() != "granted"
         && outcome.word() != "revoked"

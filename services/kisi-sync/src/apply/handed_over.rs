@@ -53,7 +53,7 @@ impl Engine {
             }
         }
         let cause = Cause::new(LEASE_LOST, self.lease.key(), None);
-        members::look_again(&txn, gym, member, &cause).await?;
+        members::look_again(&txn, gym, member, &cause, self.shared.now()).await?;
         hints::give(&txn, gym, member).await?;
         record::log(&txn, gym, &attempt.changes, None, self.shared.now()).await?;
         txn.commit().await

@@ -102,7 +102,7 @@ impl Engine {
         let cause = Cause::new(SHARED_RIGHT, &assignment.to_string(), None);
         let txn = db.begin().await?;
         for row in &joined {
-            members::look_again(&txn, &row.gym_id, &row.member_id, &cause).await?;
+            members::look_again(&txn, &row.gym_id, &row.member_id, &cause, now).await?;
             hints::give(&txn, &row.gym_id, &row.member_id).await?;
         }
         txn.commit().await?;

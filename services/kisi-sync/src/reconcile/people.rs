@@ -24,7 +24,12 @@ impl Pass {
             let Some(digest) = people.get(id) else {
                 continue;
             };
-            if member.kisi_user_id.is_none() || held == Some(digest) || held == Some(CHANGED) {
+            if member.kisi_user_id.is_none() || held == Some(digest) {
+                continue;
+            }
+            if held == Some(CHANGED) {
+                // Marked before, and no attempt has told Kisi.
+                changed.push(id.clone());
                 continue;
             }
             // A row of before digests were kept is taken as it is.

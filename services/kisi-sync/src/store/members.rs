@@ -155,9 +155,19 @@ impl Cause {
         }
     }
 
-    /// As `members.look_cause` keeps it.
-    pub fn stored(&self) -> Option<String> {
-        serde_json::to_string(self).ok()
+    /// As `members.look_cause` keeps it: who asks again asks for another look, whatever the cause.
+    pub fn stored(&self, now: i64) -> Option<String> {
+        #[derive(Serialize)]
+        struct Asked<'a> {
+            #[serde(flatten)]
+            cause: &'a Cause,
+            asked_at: i64,
+        }
+        let asked = Asked {
+            cause: self,
+            asked_at: now,
+        };
+        serde_json::to_string(&asked).ok()
     }
 }
 
@@ -323,10 +333,11 @@ pub async fn look_again<C: ConnectionTrait>(
     gym: &str,
     member: &str,
     cause: &Cause,
+    now: i64,
 ) -> Result<(), DbErr> {
     Entity::update_many()
         .col_expr(Column::Pending, Expr::value(true))
-        .col_expr(Column::LookCause, Expr::value(cause.stored()))
+        .col_expr(Column::LookCause, Expr::value(cause.stored(now)))
         .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
         .col_expr(Column::Looked, Expr::value(false))
         .col_expr(Column::OpenedByOthers, Expr::value("[]"))

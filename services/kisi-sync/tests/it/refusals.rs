@@ -100,6 +100,10 @@ async fn a_name_that_kisi_refuses_keeps_nobody_out_and_nobody_in() {
     assert_eq!(told.grants[0].group_id, OTHER_GROUP, "{told:?}");
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 1);
+    // It follows as soon as Kisi takes it.
+    stage.kisi.clear_faults();
+    replica.sync().await;
+    assert_eq!(stage.kisi.name_of("m1@example.com"), "Ada E. Example");
     replica.stop().await;
 }
 
@@ -245,4 +249,95 @@ async fn an_erasure_that_has_to_wait_is_no_outage() {
     assert!(!emails.contains(&"m1@example.com".to_owned()));
     stage.kisi.overlook_refusals();
     replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_name_that_no_attempt_has_told_is_told_by_a_pass() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    renamed(&stage, "m1", "m1@example.com", "Ada E. Example");
+    let db = tables(&stage).await;
+    // As a pass marks her while an attempt ends that knows nothing of it.
+    let changed = "update members set person_digest = 'changed' where member_id = 'm1'";
+    db.execute_unprepared(changed).await.unwrap();
+    replica.sync().await;
+    assert_eq!(stage.kisi.name_of("m1@example.com"), "Ada E. Example");
+    replica.stop().await;
+}
+
+/// Both plans' rights are taken by hand, the second while the first is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_asked_for_during_another_is_made() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(PATIENT).await;
+    stage.in_sync(&mut replica, 1).await;
+    let both = [PLAN, OTHER_PLAN];
+    stage.directory.decide(GYM, "m1", 2, &both).await;
+    let told = stage.answer("m1", |answer| answer.grants.len() == 2).await;
+    stage
+        .kisi
+        .fail("POST", "/role_assignments", 1, Fault::Wait)
+        .await;
+    for (nth, grant) in told.grants.iter().enumerate() {
+        stage.kisi.remove_by_hand(grant.assignment_id).await;
+        look_at(&mut replica, "m1").await;
+        if nth == 0 {
+            stage.kisi.one_is_held_back(0).await;
+        }
+    }
+    stage.kisi.clear_faults();
+    eventually("both rights are back", SOON, async || {
+        let first = stage.kisi.group_rows(GROUP).await;
+        first.len() + stage.kisi.group_rows(OTHER_GROUP).await.len() == 2
+    })
+    .await;
+    replica.stop().await;
+}
+
+async fn a_mapping_made_during_an_attempt_counts_for_it(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start_with(PATIENT).await;
+    stage.in_sync(&mut replica, 2).await;
+    let told = stage.answer("m1", |_| true).await;
+    stage.directory.decide(GYM, "m1", 2, &[PLAN, "pool"]).await;
+    stage.answer("m1", |answer| answer.version == 2).await;
+    stage
+        .kisi
+        .fail("POST", "/role_assignments", 1, Fault::Wait)
+        .await;
+    let right = told.grants[0].assignment_id;
+    stage.kisi.remove_by_hand(right).await;
+    look_at(&mut replica, "m1").await;
+    stage.kisi.one_is_held_back(0).await;
+    let with_pool = [
+        (PLAN, GROUP),
+        (OTHER_PLAN, OTHER_GROUP),
+        ("pool", OTHER_GROUP),
+    ];
+    replica.associate(&with_pool).await.unwrap();
+    let db = tables(&stage).await;
+    // Its members are marked before it is kept that there are any.
+    let marked = "select 1 from syncs where activation = 'associations'
+        and state = 'running' and report like '%members%'";
+    eventually("the pass has marked her", SOON, async || {
+        rows(&db, marked).await == 1
+    })
+    .await;
+    stage.kisi.clear_faults();
+    eventually("she is in the new group", SOON, async || {
+        stage.kisi.group_rows(OTHER_GROUP).await.len() == 1
+    })
+    .await;
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_made_during_an_attempt_counts_for_it_on_sqlite() {
+    a_mapping_made_during_an_attempt_counts_for_it(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_made_during_an_attempt_counts_for_it_on_postgres() {
+    a_mapping_made_during_an_attempt_counts_for_it(On::Postgres).await;
 }

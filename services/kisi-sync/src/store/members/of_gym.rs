@@ -211,7 +211,7 @@ pub async fn list_to_sign_up<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Ve
 }
 
 /// Marks members as having work to do, without regard to earlier failures. Work that waits already
-/// keeps its own cause.
+/// keeps its own cause; an attempt at it that is under way knows by `retry_at` that there is more.
 pub async fn mark_pending<C: ConnectionTrait>(
     db: &C,
     gym: &str,
@@ -220,31 +220,30 @@ pub async fn mark_pending<C: ConnectionTrait>(
     approved: bool,
     now: i64,
 ) -> Result<(), DbErr> {
+    // With the mark, or an attempt that ends in between takes the approval for its own.
+    let approval = || match approved {
+        true => Expr::value(true),
+        false => Expr::col(Column::Approved),
+    };
     for part in members.chunks(500) {
-        if approved {
-            Entity::update_many()
-                .col_expr(Column::Approved, Expr::value(true))
-                .filter(Column::GymId.eq(gym))
-                .filter(Column::MemberId.is_in(part.iter().cloned()))
-                .exec(db)
-                .await?;
-        }
         Entity::update_many()
+            .col_expr(Column::Approved, approval())
+            .col_expr(Column::RetryAt, Expr::value(now))
+            .filter(Column::GymId.eq(gym))
+            .filter(Column::MemberId.is_in(part.iter().cloned()))
+            .filter(Column::Pending.eq(true))
+            .exec(db)
+            .await?;
+        Entity::update_many()
+            .col_expr(Column::Approved, approval())
             .col_expr(Column::Pending, Expr::value(true))
             .col_expr(Column::Background, Expr::value(true))
-            .col_expr(Column::LookCause, Expr::value(cause.stored()))
+            .col_expr(Column::LookCause, Expr::value(cause.stored(now)))
             .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
             .col_expr(Column::UpdatedAt, Expr::value(now))
             .filter(Column::GymId.eq(gym))
             .filter(Column::MemberId.is_in(part.iter().cloned()))
             .filter(Column::Pending.eq(false))
-            .exec(db)
-            .await?;
-        Entity::update_many()
-            .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
-            .filter(Column::GymId.eq(gym))
-            .filter(Column::MemberId.is_in(part.iter().cloned()))
-            .filter(Column::Pending.eq(true))
             .exec(db)
             .await?;
     }
