@@ -28,7 +28,10 @@ impl Engine {
             return Ok(());
         };
         let wanted = attempt.snapshot.wanted(self.shared.now())?;
-        let window = wanted.get(&group).copied().unwrap_or_default();
+        // It may have ended since the step was decided, and without a window it would be for ever.
+        let Some(window) = wanted.get(&group).copied() else {
+            return Ok(());
+        };
         let request = NewGroupAssignment::basic(group, model.kisi_user_id, kisi_window(window));
         let turn = self.turn(attempt, lane).await?;
         attempt.sends(self.shared.now());

@@ -167,9 +167,13 @@ impl Engine {
                 metadata: Some(metadata),
                 ..UserPatch::default()
             };
+            let turn = self.turn(attempt, lane).await?;
             attempt.sends(self.shared.now());
-            let patched = self.kisi.update_user(lane.into(), user.id, &patch).await;
-            patched.map_err(Trouble::of)?;
+            match self.kisi.update_user(turn.into(), user.id, &patch).await {
+                // Searched for again, and with it what others have written since.
+                Err(KisiError::RateLimited { .. }) => return Ok(()),
+                patched => patched.map_err(Trouble::of)?,
+            }
             let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["metadata"]);
             attempt.did(entry.object(user.id), self.shared.now());
         }
