@@ -101,6 +101,7 @@ pub async fn write<C: ConnectionTrait>(
                     person_digest: ActiveValue::Set(member.person_digest.clone()),
                     sign_up_needed: ActiveValue::Set(member.sign_up_needed),
                     former_user_id: ActiveValue::Set(member.former_user_id),
+                    former_users: ActiveValue::Set(member.former_users.clone()),
                     looked: ActiveValue::Set(member.looked),
                     opened_by_others: ActiveValue::Set(member.opened_by_others.clone()),
                     conflict: ActiveValue::Set(member.conflict.clone()),

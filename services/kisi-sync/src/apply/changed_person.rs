@@ -74,7 +74,7 @@ impl Engine {
         let before = attempt.snapshot.member.clone();
         let member = &mut attempt.snapshot.member;
         if member.kisi_user_ours {
-            member.former_user_id = Some(from);
+            member.leave_behind(from);
         }
         member.kisi_user_id = None;
         member.kisi_user_ours = false;
@@ -109,14 +109,16 @@ impl Engine {
         let Some(user) = attempt.snapshot.member.former_user_id else {
             return Ok(());
         };
-        if !self.may_be_deleted(attempt, user).await? {
+        let may_go = self.may_be_deleted(attempt, user).await?;
+        // Nobody asks about an erased member's again.
+        if !may_go && !attempt.snapshot.member.erased {
             attempt.snapshot.keeps_former = true;
             return Ok(());
         }
-        if let Left::Limited = self.delete_user(attempt, user).await? {
+        if may_go && let Left::Limited = self.delete_user(attempt, user).await? {
             return Ok(());
         }
-        attempt.snapshot.member.former_user_id = None;
+        attempt.snapshot.member.forget_former();
         attempt.changes.push(Change::Person);
         Ok(())
     }

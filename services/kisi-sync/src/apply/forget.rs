@@ -139,7 +139,7 @@ impl Engine {
         held.kisi_user_id = None;
         held.kisi_user_ours = false;
         held.person_digest = None;
-        held.former_user_id = None;
+        (held.former_user_id, held.former_users) = (None, None);
         held.looked = false;
         held.conflict = None;
         held.opened_by_others = "[]".to_owned();

@@ -66,6 +66,9 @@ pub struct Model {
     pub sign_up_needed: bool,
     /// A user of ours whom a changed e-mail left behind, until it is gone at Kisi.
     pub former_user_id: Option<i64>,
+    /// JSON list of those whom earlier changes left behind.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub former_users: Option<String>,
     /// The user's rights were looked at since the user is known.
     pub looked: bool,
     /// JSON list of groups that others opened for this person.
@@ -200,6 +203,7 @@ impl Model {
             person_digest: None,
             sign_up_needed: false,
             former_user_id: None,
+            former_users: None,
             looked: false,
             opened_by_others: "[]".to_owned(),
             opened_elsewhere: None,
@@ -219,6 +223,36 @@ impl Model {
     pub fn plans(&self) -> Result<Vec<WantedPlan>, DbErr> {
         serde_json::from_str(&self.plans)
             .map_err(|_| super::senseless("members", "plans", &self.member_id))
+    }
+
+    /// A changed e-mail leaves this user of ours behind.
+    pub fn leave_behind(&mut self, user: i64) {
+        let older = self.former_user_id.replace(user);
+        let mut former = self.former_users();
+        former.extend(older);
+        self.set_former_users(former);
+    }
+
+    /// The former user is gone, or stays for good: the one before is next.
+    pub fn forget_former(&mut self) {
+        let mut former = self.former_users();
+        self.former_user_id = former.pop();
+        self.set_former_users(former);
+    }
+
+    fn former_users(&self) -> Vec<i64> {
+        let former = self.former_users.as_deref();
+        let former: Option<Vec<i64>> = former.and_then(|text| serde_json::from_str(text).ok());
+        let mut former = former.unwrap_or_default();
+        // Who has come back to an e-mail is no former one.
+        former.retain(|user| Some(*user) != self.kisi_user_id);
+        former
+    }
+
+    fn set_former_users(&mut self, mut former: Vec<i64>) {
+        former.retain(|user| Some(*user) != self.former_user_id);
+        let text = serde_json::to_string(&former).ok();
+        self.former_users = text.filter(|_| !former.is_empty());
     }
 
     /// Why what is under way is done: a look that somebody asked for, else the newest version.
@@ -413,6 +447,7 @@ model_in_places!(Model {
     person_digest,
     sign_up_needed,
     former_user_id,
+    former_users,
     looked,
     opened_by_others,
     opened_elsewhere,

@@ -7,6 +7,7 @@ use sea_orm_migration::schema::{
 
 mod audit;
 mod devices;
+mod former_users;
 mod key_checks;
 mod kisi_events;
 mod lease_epochs;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(sign_up::SignUp),
             Box::new(rights::Rights),
             Box::new(lease_epochs::LeaseEpochs),
+            Box::new(former_users::FormerUsers),
         ]
     }
 

@@ -72,6 +72,7 @@ mod tests {
             person_digest: text("digest"),
             sign_up_needed: true,
             former_user_id: Some(8),
+            former_users: text("former"),
             looked: true,
             opened_by_others: "others".to_owned(),
             opened_elsewhere: text("elsewhere"),

@@ -290,6 +290,40 @@ async fn a_changed_e_mail_takes_nothing_away_that_others_gave() {
     replica.stop().await;
 }
 
+/// The first former user has to stay, because others gave it a right, when the e-mail changes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_takes_every_user_that_changes_of_the_e_mail_left_behind() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    stage.kisi.add_by_hand("m1@example.com", GATE_ONLY).await;
+    for email in ["second@m1.example.com", "third@m1.example.com"] {
+        renamed(&stage, "m1", email, "Member m1");
+        assert_eq!(replica.sync().await.state, "done");
+        let user = stage.kisi.user_of(email);
+        let rows = stage.kisi.group_rows(GROUP).await;
+        assert!(
+            rows.len() == 1 && rows[0]["assignee_id"] == user,
+            "{rows:?}"
+        );
+    }
+    let hers = || {
+        let mut emails = stage.kisi.emails_of_users();
+        emails.retain(|email| email.contains("m1"));
+        emails
+    };
+    let mut left = hers();
+    left.sort();
+    assert_eq!(left, ["m1@example.com", "third@m1.example.com"]);
+    let mut state = stage.directory.put(GYM, "m1", 2, &[]).state.unwrap();
+    state.erased = true;
+    stage.directory.publish(&state).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "erased");
+    assert!(hers().is_empty(), "{:?}", hers());
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_e_mail_that_becomes_somebody_else_s_closes_no_door_and_is_a_conflict() {
     let stage = Stage::set(On::Sqlite).await;
