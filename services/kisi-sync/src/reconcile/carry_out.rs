@@ -143,7 +143,7 @@ impl Pass {
             work.extend(others.filter(|id| !losing.contains(*id)).cloned());
         }
         work.retain(|member| !skipped.contains(member));
-        self.leave_conflicts(view, &mut work);
+        self.leave_conflicts(view, plan, &mut work);
         let everybody = self.shared.workers.everybody(&self.gym);
         let everybody = everybody.unwrap_or_default();
         let _until_applied = self
@@ -209,15 +209,22 @@ impl Pass {
     }
 
     /// Who has somebody else's e-mail is a matter for a person: shown each time, and tried again
-    /// only when somebody asks.
-    fn leave_conflicts(&mut self, view: &View, work: &mut BTreeSet<String>) {
+    /// only when somebody asks, or there is a right to take back.
+    fn leave_conflicts(&mut self, view: &View, plan: &Plan, work: &mut BTreeSet<String>) {
         if self.sync.activation != "schedule" {
             return;
         }
+        let steps = plan.steps.iter();
+        let losing: BTreeSet<String> = steps
+            .filter_map(|step| match step {
+                Step::Revoke { member, .. } => member.as_ref().map(ToString::to_string),
+                _ => None,
+            })
+            .collect();
         for member in view
             .members
             .iter()
-            .filter(|member| member.conflict.is_some())
+            .filter(|member| member.conflict.is_some() && !losing.contains(&member.member_id))
         {
             if work.remove(&member.member_id) {
                 self.report.refused += 1;

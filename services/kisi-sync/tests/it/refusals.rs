@@ -82,6 +82,28 @@ async fn who_has_an_administrator_s_e_mail_loses_what_is_not_wanted() {
     who_has_somebody_else_s_e_mail_loses_what_is_not_wanted("second@example.com").await;
 }
 
+/// Nor is what Kisi refused to take from her left, though a pass finds her no other user.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_takes_back_what_is_left_to_who_has_somebody_else_s_e_mail() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&[("reconcile-every", "2s")]).await;
+    stage.in_sync(&mut replica, 2).await;
+    renamed(&stage, "m1", "owner@example.com", "Member m1");
+    replica.sync().await;
+    let conflict = Some("identity_conflict");
+    stage
+        .answer("m1", |told| told.failure.as_deref() == conflict)
+        .await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 1, REFUSED).await;
+    stage.directory.decide_as(GYM, "m1", 2, &[OTHER_PLAN]).await;
+    eventually("her former right is gone", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 1
+    })
+    .await;
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_kisi_refuses_keeps_nobody_out_and_nobody_in() {
     let stage = Stage::set(On::Sqlite).await;
