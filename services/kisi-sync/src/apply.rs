@@ -240,6 +240,15 @@ impl Engine {
         }
     }
 
+    /// A question, given up when the worker stops: nobody wants its answer then, and it may wait long
+    /// for its turn. What changes something is never given up: it takes a [`turn`](Self::turn) first.
+    pub(crate) async fn asking<T>(&self, question: impl Future<Output = T>) -> Result<T, Trouble> {
+        tokio::select! {
+            answer = question => Ok(answer),
+            () = self.stop.cancelled() => Err(Trouble::NotOwner),
+        }
+    }
+
     /// Waits for a turn and then looks once more: at the lease, and, unless the member was only just
     /// read, at the version.
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {

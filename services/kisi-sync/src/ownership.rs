@@ -17,6 +17,7 @@
 //! that rows intended before a restart are looked for and not sent again.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub struct Leases {
     address: String,
     ttl: Duration,
     held: RwLock<HashMap<String, LeaseProof>>,
+    /// When all were renewed. Two statements that do it at once could wait for each other.
+    renewed: tokio::sync::Mutex<Option<Instant>>,
+    /// The process is about to end.
+    leaving: AtomicBool,
 }
 
 /// The right to write to Kisi for one Kisi user's gyms. Asked for by whatever sends.
@@ -116,6 +121,8 @@ impl Leases {
             address,
             ttl,
             held: RwLock::default(),
+            renewed: tokio::sync::Mutex::default(),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -150,17 +157,34 @@ impl Leases {
     /// Renews what is held, and takes what is free of `wanted`, up to this replica's share.
     pub async fn tick(&self, wanted: &BTreeSet<String>) -> Result<(), DbErr> {
         let share = self.share(wanted.len()).await?;
-        let held: Vec<LeaseProof> = {
-            let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-            held.values().cloned().collect()
-        };
-        let (held, needless): (Vec<_>, Vec<_>) = held
-            .into_iter()
-            .partition(|proof| wanted.contains(&proof.key));
-        for proof in needless {
-            self.drop_lease(&proof.key);
-            self.disown(&proof).await?;
+        for proof in self.all_held() {
+            if !wanted.contains(&proof.key) {
+                self.drop_lease(&proof);
+                self.disown(&proof).await?;
+            }
         }
+        let mut holds = self.renew_held(&mut *self.renewed.lock().await).await?;
+        for key in wanted {
+            if self.held(key).is_none() && self.take(key, holds >= share).await?.is_some() {
+                holds += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Renews what is held, unless that was done within `since`.
+    pub async fn renew_after(&self, since: Duration) -> Result<(), DbErr> {
+        let mut renewed = self.renewed.lock().await;
+        if renewed.is_some_and(|at| at.elapsed() < since) {
+            return Ok(());
+        }
+        self.renew_held(&mut renewed).await.map(drop)
+    }
+
+    /// Renews what is held; what others have by now is dropped. Answers how many it is.
+    async fn renew_held(&self, renewed_at: &mut Option<Instant>) -> Result<usize, DbErr> {
+        let began = Instant::now();
+        let held = self.all_held();
         let renewed = self.renew().await?;
         let mut holds = 0;
         for proof in held {
@@ -169,15 +193,36 @@ impl Leases {
                     proof.extend(*until);
                     holds += 1;
                 }
-                _ => self.drop_lease(&proof.key),
+                _ => self.drop_lease(&proof),
             }
         }
-        for key in wanted {
-            if self.held(key).is_none() && self.take(key, holds >= share).await?.is_some() {
-                holds += 1;
-            }
+        *renewed_at = Some(began);
+        Ok(holds)
+    }
+
+    fn all_held(&self) -> Vec<LeaseProof> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.values().cloned().collect()
+    }
+
+    /// From now on none is taken; answers those that are held, to be given back.
+    pub fn leave(&self) -> Vec<LeaseProof> {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.all_held()
+    }
+
+    /// Whether everything is given back, because the process ends.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// The others need not wait for their next round to take what was given back.
+    pub async fn tell_others(&self) -> Result<(), DbErr> {
+        if self.db.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
         }
-        Ok(())
+        let sql = "SELECT pg_notify('kisi_sync', 'leases')";
+        self.db.execute_unprepared(sql).await.map(drop)
     }
 
     /// Gives every lease back, so that another replica need not wait for them to run out.
@@ -191,12 +236,7 @@ impl Leases {
             self.free(&proof).await?;
         }
         self.depart().await?;
-        if self.db.get_database_backend() == DbBackend::Postgres {
-            // The others need not wait for their next round.
-            let sql = "SELECT pg_notify('kisi_sync', 'leases')";
-            self.db.execute_unprepared(sql).await?;
-        }
-        Ok(())
+        self.tell_others().await
     }
 
     /// No gym wants it any more: it runs out by itself.
@@ -230,6 +270,9 @@ impl Leases {
 
     /// Above its share a replica takes only what nobody else has taken for a while.
     async fn take(&self, key: &str, above: bool) -> Result<Option<LeaseProof>, DbErr> {
+        if self.is_leaving() {
+            return Ok(None);
+        }
         let asked = Instant::now();
         // On SQLite nobody else can hold it.
         let free = match self.db.get_database_backend() {
@@ -275,10 +318,13 @@ impl Leases {
         Ok(Some(proof))
     }
 
-    fn drop_lease(&self, key: &str) {
+    fn drop_lease(&self, proof: &LeaseProof) {
+        proof.lost.cancel();
+        let key = &proof.key;
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(proof) = held.remove(key) {
-            proof.lost.cancel();
+        // It may have been given back meanwhile, or taken anew.
+        if held.get(key).is_some_and(|held| held.epoch == proof.epoch) {
+            held.remove(key);
             tracing::warn!(lease.key = %key, "This replica does not work on {key} any more");
         }
     }

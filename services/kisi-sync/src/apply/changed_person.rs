@@ -20,14 +20,16 @@ impl Engine {
         let Some(user) = attempt.snapshot.member.kisi_user_id else {
             return Ok(());
         };
-        let asked = self.shared.directory.find_person(&self.gym, &member).await;
+        let asked = self.shared.directory.find_person(&self.gym, &member);
+        let asked = self.asking(asked).await?;
         let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
         let Some(person) = person else {
             return self.settled_person(attempt, None);
         };
         let digest = person.digest(&self.gym, &member);
         attempt.sends(self.shared.now());
-        let held = self.kisi.find_user(lane, user).await.map_err(Trouble::of)?;
+        let asked = self.asking(self.kisi.find_user(lane, user)).await?;
+        let held = asked.map_err(Trouble::of)?;
         let Some(held) = held else {
             return self.move_on(attempt, lane, user, person).await;
         };

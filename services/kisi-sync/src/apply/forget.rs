@@ -111,7 +111,8 @@ impl Engine {
     /// A user whom we made, and whose answer was lost, is found by the e-mail.
     async fn find_erased(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
         let id = attempt.snapshot.member.member_id.clone();
-        let asked = self.shared.directory.find_erased(&self.gym, &id).await;
+        let asked = self.shared.directory.find_erased(&self.gym, &id);
+        let asked = self.asking(asked).await?;
         let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
         let Some(person) = person else {
             return Ok(());
@@ -181,10 +182,10 @@ impl Engine {
             return Ok(false);
         }
         attempt.outcome.requests += 1;
-        let rights = self
+        let asked = self
             .kisi
-            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user))
-            .await;
+            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user));
+        let rights = self.asking(asked).await?;
         let rights = rights.map_err(Trouble::of)?;
         let is_erased = attempt.snapshot.member.erased;
         let mut rights_left = rights.items.iter();

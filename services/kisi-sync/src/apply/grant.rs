@@ -104,7 +104,8 @@ impl Engine {
         group: i64,
     ) -> Result<Option<&'static str>, Trouble> {
         attempt.outcome.requests += 1;
-        let found = self.kisi.find_group(Lane::Grant, group).await;
+        let asked = self.kisi.find_group(Lane::Grant, group);
+        let found = self.asking(asked).await?;
         if found.map_err(Trouble::of)?.is_none() {
             return Ok(Some("group_missing"));
         }
@@ -112,7 +113,8 @@ impl Engine {
             return Ok(None);
         };
         attempt.outcome.requests += 1;
-        let found = self.kisi.find_user(Lane::Grant, user).await;
+        let asked = self.kisi.find_user(Lane::Grant, user);
+        let found = self.asking(asked).await?;
         if found.map_err(Trouble::of)?.is_none() {
             // The rights went with the person; both are made anew.
             let rows = attempt.snapshot.rows.iter();

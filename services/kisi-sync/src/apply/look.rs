@@ -36,10 +36,10 @@ impl Engine {
             return Ok(());
         };
         attempt.sends(self.shared.now());
-        let listing = self
+        let asked = self
             .kisi
-            .list_role_assignments(lane, AssignmentFilter::User(user))
-            .await;
+            .list_role_assignments(lane, AssignmentFilter::User(user));
+        let listing = self.asking(asked).await?;
         let listing = listing.map_err(Trouble::of)?;
         if !listing.complete {
             return Err(Trouble::Unclear);
@@ -179,7 +179,8 @@ impl Engine {
             .collect();
         for (row, group, assignment) in lacking {
             attempt.outcome.requests += 1;
-            let found = self.kisi.find_role_assignment(lane, assignment).await;
+            let asked = self.kisi.find_role_assignment(lane, assignment);
+            let found = self.asking(asked).await?;
             if found.map_err(Trouble::of)?.is_none() {
                 if self.may_be_taken(&attempt.snapshot.member) {
                     // It was removed by us, and nobody heard the answer.

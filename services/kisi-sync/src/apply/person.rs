@@ -35,7 +35,8 @@ const CONFLICT: Trouble = Trouble::Refused {
 impl Engine {
     pub(crate) async fn find_user(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
         let member = attempt.snapshot.member.member_id.clone();
-        let asked = self.shared.directory.find_person(&self.gym, &member).await;
+        let asked = self.shared.directory.find_person(&self.gym, &member);
+        let asked = self.asking(asked).await?;
         let person = asked.map_err(|status| Trouble::Directory(Box::new(status)))?;
         let Some(person) = person else {
             return Err(Trouble::Refused {
@@ -123,7 +124,8 @@ impl Engine {
         email: &str,
     ) -> Result<Option<User>, Trouble> {
         attempt.sends(self.shared.now());
-        let found = self.kisi.list_users_by_email(lane, email).await;
+        let asked = self.kisi.list_users_by_email(lane, email);
+        let found = self.asking(asked).await?;
         let mut found = found.map_err(Trouble::of)?;
         match found.len() {
             0 => Ok(None),

@@ -78,10 +78,8 @@ impl Engine {
             Err(error) => return Err(Trouble::of(error)),
         }
         attempt.outcome.requests += 1;
-        let read = self
-            .kisi
-            .find_role_assignment(Lane::Grant, assignment)
-            .await;
+        let asked = self.kisi.find_role_assignment(Lane::Grant, assignment);
+        let read = self.asking(asked).await?;
         let Some(found) = read.map_err(Trouble::of)? else {
             return Ok(Patched::Gone);
         };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use sea_orm::DbErr;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,8 @@ use crate::store::members;
 /// The workers of this replica.
 #[derive(Default)]
 pub struct Workers {
-    /// One start or stop at a time, so that a gym never has two workers.
-    changing: tokio::sync::Mutex<()>,
+    /// One start or stop of a gym at a time, so that it never has two workers.
+    changing: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     by_gym: Mutex<HashMap<String, Handle>>,
 }
 
@@ -73,13 +74,13 @@ impl Workers {
         gym: &str,
         lease: LeaseProof,
     ) -> Result<(), DbErr> {
-        let _alone = self.changing.lock().await;
-        let runs = self.lock().get(gym).is_some_and(|handle| {
-            handle.lease == (lease.key().to_owned(), lease.epoch())
-                && !handle.stop.is_cancelled()
-                && !handle.task.is_finished()
-        });
-        if runs {
+        // Each call for the gym asks.
+        if self.runs(gym, &lease) {
+            return Ok(());
+        }
+        let changing = self.changing(gym);
+        let _alone = changing.lock().await;
+        if self.runs(gym, &lease) || shared.leases.is_leaving() {
             return Ok(());
         }
         self.end(gym).await;
@@ -122,10 +123,28 @@ impl Workers {
         Ok(())
     }
 
-    /// Stops the gym's worker and waits for its last requests.
-    pub async fn stop(&self, gym: &str) {
-        let _alone = self.changing.lock().await;
+    fn runs(&self, gym: &str, lease: &LeaseProof) -> bool {
+        self.lock().get(gym).is_some_and(|handle| {
+            (handle.lease.0.as_str(), handle.lease.1) == (lease.key(), lease.epoch())
+                && !handle.stop.is_cancelled()
+                && !handle.task.is_finished()
+        })
+    }
+
+    /// Stops the workers of these gyms, all at once, and waits for their last requests.
+    pub async fn stop(&self, gyms: &[String]) {
+        join_all(gyms.iter().map(|gym| self.stop_one(gym))).await;
+    }
+
+    async fn stop_one(&self, gym: &str) {
+        let changing = self.changing(gym);
+        let _alone = changing.lock().await;
         self.end(gym).await;
+    }
+
+    fn changing(&self, gym: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(changing.entry(gym.to_owned()).or_default())
     }
 
     async fn end(&self, gym: &str) {
@@ -134,6 +153,16 @@ impl Workers {
             handle.stop.cancel();
             let _ = handle.task.await;
         }
+    }
+
+    /// The gyms worked on here, by the lease that each is worked on under.
+    pub(super) fn gyms_by_lease(&self) -> HashMap<String, Vec<String>> {
+        let mut gyms: HashMap<String, Vec<String>> = HashMap::new();
+        for (gym, handle) in self.lock().iter() {
+            let lease = handle.lease.0.clone();
+            gyms.entry(lease).or_default().push(gym.clone());
+        }
+        gyms
     }
 
     /// The gyms worked on here.

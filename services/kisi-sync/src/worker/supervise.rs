@@ -4,15 +4,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sea_orm::{DbBackend, DbErr};
 use tokio_util::sync::CancellationToken;
 
+use crate::ownership::LeaseProof;
 use crate::shared::Shared;
 use crate::store::integrations;
 
 /// Keeps leases and workers in step with the gyms there are, until `shutdown`; then stops the
-/// workers and gives the leases back.
+/// workers and gives the leases back. However long a worker takes to start or to stop, the leases of
+/// all others are renewed meanwhile.
 pub async fn supervise(shared: Arc<Shared>, every: Duration, shutdown: CancellationToken) {
+    let renewing = tokio::spawn(renew(Arc::clone(&shared), every));
     let mut tick = tokio::time::interval(every);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !shutdown.is_cancelled() {
@@ -27,13 +32,31 @@ pub async fn supervise(shared: Arc<Shared>, every: Duration, shutdown: Cancellat
             tracing::warn!(error = %error, "Leases cannot be shared with other replicas");
         }
     }
-    for gym in shared.workers.gyms() {
-        shared.workers.stop(&gym).await;
-    }
-    let_kisi_forget(&shared).await;
-    if let Err(error) = shared.leases.release().await {
+    if let Err(error) = leave(&shared).await {
         tracing::warn!(error = %error, "Leases could not be given back");
     }
+    renewing.abort();
+}
+
+/// Renews what is held, when the rounds do not come to it.
+async fn renew(shared: Arc<Shared>, every: Duration) {
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = shared.leases.renew_after(every / 2).await {
+            tracing::warn!(error = %error, "Leases cannot be renewed");
+        }
+    }
+}
+
+/// Nothing is taken any more, and everything is given back.
+async fn leave(shared: &Shared) -> Result<(), DbErr> {
+    let leases = shared.leases.leave();
+    let given = give_back(shared, &leases, &shared.workers.gyms_by_lease()).await;
+    // Of those whose lease is gone already.
+    shared.workers.stop(&shared.workers.gyms()).await;
+    given.and(shared.leases.release().await)
 }
 
 /// One round: renew, take, start, stop.
@@ -48,11 +71,9 @@ pub async fn keep_in_step(shared: &Arc<Shared>) -> Result<(), DbErr> {
             here.insert(gym);
         }
     }
-    for gym in shared.workers.gyms() {
-        if !here.contains(&gym) {
-            shared.workers.stop(&gym).await;
-        }
-    }
+    let mut others = shared.workers.gyms();
+    others.retain(|gym| !here.contains(gym));
+    shared.workers.stop(&others).await;
     Ok(())
 }
 
@@ -66,29 +87,38 @@ async fn balance(shared: &Arc<Shared>) -> Result<(), DbErr> {
     for (gym, key) in integrations::list_enabled(&shared.db).await? {
         gyms.entry(key).or_default().push(gym);
     }
-    let none = Vec::new();
-    let of_key = |key: &str| gyms.get(key).unwrap_or(&none);
     let is_quiet = |key: &str| {
-        !of_key(key)
-            .iter()
-            .any(|gym| shared.passes.is_under_way(gym))
+        let mut gyms = gyms.get(key).into_iter().flatten();
+        !gyms.any(|gym| shared.passes.is_under_way(gym))
     };
     let surplus = shared.leases.surplus(gyms.len(), is_quiet).await?;
-    if surplus.is_empty() {
-        return Ok(());
+    give_back(shared, &surplus, &gyms).await
+}
+
+/// Stops the workers of these leases, all at once, and gives each lease back as soon as its own have
+/// ended.
+async fn give_back(
+    shared: &Shared,
+    leases: &[LeaseProof],
+    gyms: &HashMap<String, Vec<String>>,
+) -> Result<(), DbErr> {
+    let given: FuturesUnordered<_> = leases
+        .iter()
+        .map(async |lease| {
+            let gyms = gyms.get(lease.key()).map_or(&[][..], Vec::as_slice);
+            shared.workers.stop(gyms).await;
+            let_kisi_forget(shared).await;
+            shared.leases.give_back(lease).await
+        })
+        .collect();
+    let mut given = given.ready_chunks(leases.len().max(1));
+    let mut all = Ok(());
+    while let Some(given) = given.next().await {
+        // The others need not wait for their next round.
+        all = all.and(given.into_iter().collect());
+        all = all.and(shared.leases.tell_others().await);
     }
-    for lease in &surplus {
-        for gym in of_key(lease.key()) {
-            shared.workers.stop(gym).await;
-        }
-    }
-    let_kisi_forget(shared).await;
-    for lease in &surplus {
-        shared.leases.give_back(lease).await?;
-    }
-    // The others need not wait for their next round.
-    let sql = "SELECT pg_notify('kisi_sync', 'leases')";
-    shared.db.execute_unprepared(sql).await.map(drop)
+    all
 }
 
 /// Whoever takes over does not know when we last sent.

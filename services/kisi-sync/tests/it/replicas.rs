@@ -1,15 +1,17 @@
 //! Killed and restarted, and two at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use contracts::access::v1::AccessApplied;
+use contracts::integration::v1 as api;
 use futures_util::{FutureExt, Stream, StreamExt};
 use kisi_sync::ownership::Leases;
 use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
+use crate::two_gyms;
 
 async fn a_kill_between_intent_and_request_loses_nothing(on: On) {
     let stage = Stage::set(on).await;
@@ -111,6 +113,72 @@ async fn an_orderly_stop_gives_the_gyms_back_at_once() {
         stopped.elapsed()
     );
     second.stop().await;
+}
+
+/// Whether a lease is held, and until when, by its gym.
+async fn leases(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, (bool, i64)> {
+    let sql = "select gym_id, holder, expires_at from integrations join leases using (lease_key)";
+    let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql);
+    let rows = db.query_all_raw(statement).await.unwrap();
+    let read = |row: &sea_orm::QueryResult| {
+        let holder: String = row.try_get("", "holder").unwrap();
+        let until = row.try_get("", "expires_at").unwrap();
+        (
+            row.try_get("", "gym_id").unwrap(),
+            (!holder.is_empty(), until),
+        )
+    };
+    rows.iter().map(read).collect()
+}
+
+/// One gym's worker waits for a write, and another's for a read, which nobody wants any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stops_gives_each_gym_back_as_soon_as_its_last_request_is_answered() {
+    const OTHER: &str = "steel";
+    let stage = Stage::set(On::Postgres).await;
+    let flags = [
+        ("lease-ttl", "40s"),
+        ("lease-renew-every", "200ms"),
+        ("kisi-request-timeout", "30s"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 1).await;
+    stage.directory.decide(OTHER, "s1", 1, &[PLAN]).await;
+    two_gyms::in_sync(&mut replica, OTHER, &stage.kisi.second_key()).await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 1, Fault::Wait).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.kisi.one_is_held_back(0).await;
+    stage.kisi.hold_listings_back(0);
+    let look = api::SyncMemberRequest {
+        gym_id: OTHER.to_owned(),
+        member_id: "s1".to_owned(),
+    };
+    replica.client.sync_member(look).await.unwrap();
+    stage.kisi.one_is_held_back(1).await;
+
+    let db = sea_orm::Database::connect(stage.database_url()).await;
+    let db = db.unwrap();
+    let stopping = tokio::spawn(replica.stop());
+    let mut held_until = 0;
+    testkit::eventually(
+        "the one gym is free, and the other not yet",
+        SOON,
+        async || {
+            let leases = leases(&db).await;
+            held_until = leases[GYM].1;
+            leases[GYM].0 && !leases[OTHER].0
+        },
+    )
+    .await;
+    testkit::eventually("what is not given back yet is renewed", SOON, async || {
+        leases(&db).await[GYM].1 > held_until
+    })
+    .await;
+    assert!(leases(&db).await[GYM].0 && !stopping.is_finished());
+    stage.kisi.clear_faults();
+    stopping.await.unwrap();
+    assert!(leases(&db).await.values().all(|(held, _)| !held));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,8 @@ use crate::kisi::{Fault, GROUP, PLACE};
 
 const OTHER: &str = "steel";
 
-async fn in_sync(replica: &mut Running, gym: &str, key: &str) {
+/// The gym set up by this key, and in sync.
+pub async fn in_sync(replica: &mut Running, gym: &str, key: &str) {
     let gym_id = || gym.to_owned();
     let client = &mut replica.client;
     let enable = api::EnableIntegrationRequest {
