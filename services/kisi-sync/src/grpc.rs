@@ -142,7 +142,8 @@ impl KisiSyncService for KisiSync {
     ) -> Result<Response<api::Integration>, Status> {
         require_gym(&request.get_ref().gym_id)?;
         let message = request.into_inner();
-        let shown = self.setup.enable(&message.gym_id, &message.api_key).await?;
+        let login = self.setup.log_in(&message.gym_id, &message.api_key);
+        let shown = self.setup.enable(&message.gym_id, login.await?).await?;
         Ok(Response::new(shown))
     }
 

@@ -19,11 +19,7 @@ pub async fn change<C: ConnectionTrait>(
     now: i64,
     edit: impl FnOnce(&mut integrations::Model) -> Result<(), DbErr> + Send,
 ) -> Result<Option<integrations::Model>, DbErr> {
-    let mut query = integrations::Entity::find_by_id(gym.to_owned());
-    if txn.get_database_backend() == sea_orm::DbBackend::Postgres {
-        query = query.lock(sea_orm::sea_query::LockType::Update);
-    }
-    let Some(before) = query.one(txn).await? else {
+    let Some(before) = locked(txn, gym).await? else {
         return Ok(None);
     };
     let mut after = before.clone();
@@ -41,6 +37,18 @@ pub async fn change<C: ConnectionTrait>(
         .await?;
     record::put(txn, "integration", &changed(&after)?, None, now).await?;
     Ok(Some(after))
+}
+
+/// The row, which nobody else changes until the transaction ends.
+pub async fn locked<C: ConnectionTrait>(
+    txn: &C,
+    gym: &str,
+) -> Result<Option<integrations::Model>, DbErr> {
+    let mut query = integrations::Entity::find_by_id(gym.to_owned());
+    if txn.get_database_backend() == sea_orm::DbBackend::Postgres {
+        query = query.lock(sea_orm::sea_query::LockType::Update);
+    }
+    query.one(txn).await
 }
 
 /// By the clock, as a member's answers are numbered: so it lies above every version that was told before

@@ -41,21 +41,36 @@ pub struct Surroundings {
     pub integrations: Vec<OtherIntegration>,
 }
 
-/// `GET /login`, `/user`, `/organization`, the owner's rights and logins, and the integrations.
-pub async fn check(shared: &Shared, secret: &SecretString) -> Result<CheckedKey, Status> {
+/// A key that Kisi knows, and whose it is.
+pub struct Login {
+    pub secret: SecretString,
+    pub owner: Option<i64>,
+}
+
+/// `GET /login`.
+pub async fn log_in(shared: &Shared, secret: SecretString) -> Result<Login, Status> {
     let kisi: HttpKisi = shared.kisi_with(secret.clone());
-    let lane = Lane::SetUp;
-    let login = kisi.current_login(lane).await.map_err(refusal::new_key)?;
+    let login = kisi.current_login(Lane::SetUp).await;
+    let login = login.map_err(refusal::new_key)?;
     if login.kind != "api" {
         return Err(refusal::invalid(
             "api_key",
             "this is not an API key of Kisi's",
         ));
     }
-    let kisi = match login.user_id {
+    Ok(Login {
+        secret,
+        owner: login.user_id,
+    })
+}
+
+/// `GET /user`, `/organization`, the owner's rights and logins, and the integrations.
+pub async fn check(shared: &Shared, login: &Login) -> Result<CheckedKey, Status> {
+    let lane = Lane::SetUp;
+    let kisi = match login.owner {
         // From here on at the pace of its owner, whom other keys may speak for too.
-        Some(owner) => shared.kisi_of_owner(owner, secret.clone()),
-        None => kisi,
+        Some(owner) => shared.kisi_of_owner(owner, login.secret.clone()),
+        None => shared.kisi_with(login.secret.clone()),
     };
     let user = kisi.current_user(lane).await.map_err(refusal::new_key)?;
     let organization = kisi

@@ -2,32 +2,67 @@
 
 use contracts::integration::v1 as api;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter,
-    TransactionTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait,
+    IntoActiveModel, QueryFilter, TransactionTrait,
 };
 use secrecy::SecretString;
 use tonic::Status;
 
-use super::{NewPass, Setup};
-use crate::key_check::{self, CheckedKey};
+use super::Setup;
+use crate::key_check::{self, CheckedKey, Login};
 use crate::ownership::Leases;
-use crate::sealing::Purpose;
+use crate::sealing::{Purpose, Sealed};
 use crate::store::{integrations, members};
-use crate::{integration_state as state, refusal};
+use crate::{integration_state as state, reconcile, refusal};
+
+/// What a key is before it is saved: who it speaks for, and what else Kisi says of it.
+struct NewKey {
+    sealed: Sealed,
+    checked: CheckedKey,
+}
+
+impl NewKey {
+    /// Into the row, and nothing else of it: others may have changed the rest while Kisi was asked.
+    fn put_into(&self, row: &mut integrations::Model, now: i64) {
+        let key = &self.checked;
+        row.sealed_key.clone_from(&self.sealed.bytes);
+        row.sealing_key_id.clone_from(&self.sealed.key_id);
+        row.key_version += 1;
+        row.key_status = "ok".to_owned();
+        row.key_checked_at = Some(now);
+        row.organization_id = Some(key.organization);
+        row.organization_name.clone_from(&key.organization_name);
+        row.owner_user_id = Some(key.owner);
+        row.owner_is_owner = key.owner_is_owner;
+        row.lease_key = Leases::key_of_user(key.owner);
+    }
+}
 
 impl Setup {
-    pub async fn enable(&self, gym: &str, api_key: &str) -> Result<api::Integration, Status> {
-        let held = integrations::find(&self.shared.db, gym)
-            .await
-            .map_err(refusal::store)?;
-        if held.as_ref().is_some_and(|row| row.enabled) {
-            return Err(Status::already_exists("the integration is enabled already"));
+    /// Whose key it is that is to be saved.
+    pub async fn log_in(&self, gym: &str, api_key: &str) -> Result<Login, Status> {
+        let held = integrations::find(&self.shared.db, gym).await;
+        not_enabled(held.map_err(refusal::store)?.as_ref())?;
+        self.logged_in(api_key).await
+    }
+
+    async fn logged_in(&self, api_key: &str) -> Result<Login, Status> {
+        let api_key = api_key.trim();
+        if api_key.is_empty() {
+            return Err(refusal::invalid("api_key", "it is empty"));
         }
-        let (secret, key) = self.checked(api_key).await?;
+        key_check::log_in(&self.shared, SecretString::from(api_key)).await
+    }
+
+    pub async fn enable(&self, gym: &str, login: Login) -> Result<api::Integration, Status> {
+        let new = self.checked(gym, login).await?;
         let now = self.shared.now();
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        let held = state::locked(&txn, gym).await.map_err(refusal::store)?;
+        not_enabled(held.as_ref())?;
         let mut row = held.clone().unwrap_or_else(|| unset(gym));
-        if row.organization() != key.organization {
-            self.forget_people(gym).await?;
+        if row.organization() != new.checked.organization {
+            forget_people(&txn, gym).await.map_err(refusal::store)?;
         }
         row.enabled = true;
         row.activated = false;
@@ -39,9 +74,8 @@ impl Setup {
         row.doors_looked_at = None;
         row.version = state::next_version(&row, now);
         row.changed_at = now;
-        self.take_key(&mut row, &secret, &key)?;
-        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
-        key_check::keep_saved(&txn, gym, None, &key, now)
+        new.put_into(&mut row, now);
+        key_check::keep_saved(&txn, gym, None, &new.checked, now)
             .await
             .map_err(refusal::store)?;
         let message = state::changed(&row).map_err(refusal::store)?;
@@ -54,9 +88,7 @@ impl Setup {
                 .map(drop),
         };
         done.map_err(|error| match error.sql_err() {
-            Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => {
-                Status::already_exists("the integration is enabled already")
-            }
+            Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => is_enabled(),
             _ => refusal::store(error),
         })?;
         crate::record::put(&txn, "integration", &message, None, now)
@@ -70,60 +102,14 @@ impl Setup {
         self.show(gym).await
     }
 
-    async fn checked(&self, api_key: &str) -> Result<(SecretString, CheckedKey), Status> {
-        let api_key = api_key.trim();
-        if api_key.is_empty() {
-            return Err(refusal::invalid("api_key", "it is empty"));
-        }
-        let secret = SecretString::from(api_key);
-        let key = key_check::check(&self.shared, &secret).await?;
-        Ok((secret, key))
-    }
-
-    fn take_key(
-        &self,
-        row: &mut integrations::Model,
-        secret: &SecretString,
-        key: &CheckedKey,
-    ) -> Result<(), Status> {
-        let gym = row.gym_id.clone();
+    async fn checked(&self, gym: &str, login: Login) -> Result<NewKey, Status> {
+        let checked = key_check::check(&self.shared, &login).await?;
         let sealed = self
             .shared
             .sealer
-            .seal(Purpose::ApiKey, &gym, &gym, secret, rand::random())
+            .seal(Purpose::ApiKey, gym, gym, &login.secret, rand::random())
             .map_err(|error| refusal::internal(&error))?;
-        row.sealed_key = sealed.bytes;
-        row.sealing_key_id = sealed.key_id;
-        row.key_version += 1;
-        row.key_status = "ok".to_owned();
-        row.key_checked_at = Some(self.shared.now());
-        row.organization_id = Some(key.organization);
-        row.organization_name.clone_from(&key.organization_name);
-        row.owner_user_id = Some(key.owner);
-        row.owner_is_owner = key.owner_is_owner;
-        row.lease_key = Leases::key_of_user(key.owner);
-        Ok(())
-    }
-
-    /// Another organization knows none of the people we knew.
-    async fn forget_people(&self, gym: &str) -> Result<(), Status> {
-        let nobody = members::ActiveModel {
-            kisi_user_id: ActiveValue::Set(None),
-            kisi_user_ours: ActiveValue::Set(false),
-            sign_up_needed: ActiveValue::Set(false),
-            opened_elsewhere: ActiveValue::Set(None),
-            looked: ActiveValue::Set(false),
-            opened_by_others: ActiveValue::Set("[]".to_owned()),
-            conflict: ActiveValue::Set(None),
-            ..Default::default()
-        };
-        members::Entity::update_many()
-            .set(nobody)
-            .filter(members::Column::GymId.eq(gym))
-            .exec(&self.shared.db)
-            .await
-            .map(drop)
-            .map_err(refusal::store)
+        Ok(NewKey { sealed, checked })
     }
 
     pub async fn rotate(
@@ -133,47 +119,46 @@ impl Setup {
         actor: &str,
     ) -> Result<api::Integration, Status> {
         let held = self.enabled(gym).await?;
-        let (secret, key) = self.checked(api_key).await?;
-        let moves = held.organization() != key.organization;
-        if moves && held.associations != "{}" {
-            return Err(refusal::missing_step(
-                "the key is another Kisi organization's: take the associations away first",
-            ));
-        }
-        if moves {
+        let login = self.logged_in(api_key).await?;
+        let new = self.checked(gym, login).await?;
+        if may_move(&held, &new.checked)? {
             self.end_events(gym, &held, actor).await;
-            self.forget_people(gym).await?;
         }
-        let mut new = held.clone();
-        self.take_key(&mut new, &secret, &key)?;
         let now = self.shared.now();
-        key_check::keep_saved(&self.shared.db, gym, Some(&held), &key, now)
+        let txn = self.shared.db.begin().await.map_err(refusal::store)?;
+        // What checks found is written before the row is held, as passes do it.
+        let before = integrations::find(&txn, gym).await;
+        let before = before.map_err(refusal::store)?;
+        key_check::keep_saved(&txn, gym, before.as_ref(), &new.checked, now)
             .await
             .map_err(refusal::store)?;
-        let pass = NewPass {
-            activation: "key",
-            digest: None,
-            actor,
-        };
-        self.changed_with_pass(gym, pass, |row| {
-            let (version, associations) = (row.version, row.associations.clone());
-            let (attention, groups) = (row.attention.clone(), row.groups.clone());
-            *row = integrations::Model {
-                version,
-                associations,
-                attention,
-                groups,
-                ..new
-            };
+        let held = state::locked(&txn, gym).await.map_err(refusal::store)?;
+        let held = held
+            .filter(|row| row.enabled)
+            .ok_or_else(|| refusal::missing_step("no Kisi key is saved (EnableIntegration)"))?;
+        let moves = may_move(&held, &new.checked)?;
+        if moves {
+            forget_people(&txn, gym).await.map_err(refusal::store)?;
+        }
+        let row = state::change(&txn, gym, now, |row| {
+            new.put_into(row, now);
             if moves {
                 row.place_id = None;
                 row.activated = false;
                 row.synced = false;
             }
-            state::settle_attention(row, |matter| matter.what.starts_with("key_"))?;
-            Ok(row.activated)
-        })
-        .await?;
+            state::settle_attention(row, |matter| matter.what.starts_with("key_"))
+        });
+        let row = row.await.map_err(refusal::store)?;
+        if row.is_some_and(|row| row.activated) {
+            let actor = Some(actor.to_owned());
+            reconcile::queue(&txn, gym, "key", None, actor, now)
+                .await
+                .map_err(refusal::store)?;
+        }
+        txn.commit().await.map_err(refusal::store)?;
+        self.shared.outbox.notify_one();
+        self.shared.workers.reload(gym);
         crate::worker::keep_in_step(&self.shared)
             .await
             .map_err(refusal::store)?;
@@ -182,6 +167,48 @@ impl Setup {
         crate::schedule::start(&self.shared, gym);
         self.show(gym).await
     }
+}
+
+/// Whether the key is of another organization than the one before; refused where rights stand in that.
+fn may_move(held: &integrations::Model, key: &CheckedKey) -> Result<bool, Status> {
+    let moves = held.organization() != key.organization;
+    if moves && held.associations != "{}" {
+        return Err(refusal::missing_step(
+            "the key is another Kisi organization's: take the associations away first",
+        ));
+    }
+    Ok(moves)
+}
+
+fn not_enabled(held: Option<&integrations::Model>) -> Result<(), Status> {
+    match held.is_some_and(|row| row.enabled) {
+        true => Err(is_enabled()),
+        false => Ok(()),
+    }
+}
+
+fn is_enabled() -> Status {
+    Status::already_exists("the integration is enabled already")
+}
+
+/// Another organization knows none of the people we knew.
+async fn forget_people<C: ConnectionTrait>(txn: &C, gym: &str) -> Result<(), DbErr> {
+    let nobody = members::ActiveModel {
+        kisi_user_id: ActiveValue::Set(None),
+        kisi_user_ours: ActiveValue::Set(false),
+        sign_up_needed: ActiveValue::Set(false),
+        opened_elsewhere: ActiveValue::Set(None),
+        looked: ActiveValue::Set(false),
+        opened_by_others: ActiveValue::Set("[]".to_owned()),
+        conflict: ActiveValue::Set(None),
+        ..Default::default()
+    };
+    members::Entity::update_many()
+        .set(nobody)
+        .filter(members::Column::GymId.eq(gym))
+        .exec(txn)
+        .await
+        .map(drop)
 }
 
 pub(super) fn unset(gym: &str) -> integrations::Model {

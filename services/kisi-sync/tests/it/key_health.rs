@@ -321,3 +321,89 @@ async fn a_list_that_lacks_the_owner_s_role_once_does_not_end_the_key() {
     assert_eq!(shown.attention[0].what, "key_rights");
     replica.stop().await;
 }
+
+/// Asks for a new key, and holds back what Kisi is asked of it.
+async fn held_back<T: Send + 'static>(
+    stage: &Stage,
+    asks: impl Future<Output = Result<T, tonic::Status>> + Send + 'static,
+) -> tokio::task::JoinHandle<Result<T, tonic::Status>> {
+    let before = stage.kisi.held_back();
+    let wait = crate::kisi::Fault::Wait;
+    stage.kisi.fail("GET", "/organization", 1, wait).await;
+    let asking = tokio::spawn(asks);
+    stage.kisi.one_is_held_back(before).await;
+    asking
+}
+
+async fn what_is_changed_while_a_new_key_is_checked_stays_changed(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: stage.kisi.second_key(),
+    };
+    let mut client = replica.client.clone();
+    let caller = client.clone();
+    let rotate = || {
+        let (mut client, request) = (caller.clone(), request.clone());
+        async move { client.rotate_api_key(request).await }
+    };
+    let enable = |key: String| {
+        let mut client = caller.clone();
+        let gym_id = GYM.to_owned();
+        let request = api::EnableIntegrationRequest {
+            gym_id,
+            api_key: key,
+        };
+        async move { client.enable_integration(request).await }
+    };
+
+    let rotating = held_back(&stage, rotate()).await;
+    let policies = api::Policies {
+        unmanaged: "adopt".to_owned(),
+        ..replica.integration().await.policies.unwrap()
+    };
+    let set = api::SetPoliciesRequest {
+        gym_id: GYM.to_owned(),
+        policies: Some(policies.clone()),
+    };
+    client.set_policies(set).await.unwrap();
+    stage.kisi.clear_faults();
+    rotating.await.unwrap().unwrap();
+    assert_eq!(replica.integration().await.policies.unwrap(), policies);
+
+    let rotating = held_back(&stage, rotate()).await;
+    let disable = api::DisableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        access: "keep".to_owned(),
+        digest: None,
+    };
+    client.disable_integration(disable).await.unwrap();
+    stage.kisi.clear_faults();
+    let refused = rotating.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    let disabled = replica.integration().await;
+    assert_eq!(disabled.state, "disabled");
+    assert_eq!(disabled.key.unwrap().status, "none");
+
+    // Two save a key: whoever comes first.
+    let late = held_back(&stage, enable(stage.kisi.second_key())).await;
+    enable(stage.kisi.api_key()).await.unwrap();
+    let saved = key(&mut replica).await;
+    stage.kisi.clear_faults();
+    let refused = late.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+    assert_eq!(key(&mut replica).await, saved);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_while_a_new_key_is_checked_stays_changed_on_sqlite() {
+    what_is_changed_while_a_new_key_is_checked_stays_changed(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_while_a_new_key_is_checked_stays_changed_on_postgres() {
+    what_is_changed_while_a_new_key_is_checked_stays_changed(On::Postgres).await;
+}
