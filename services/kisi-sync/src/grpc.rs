@@ -21,7 +21,8 @@ use tonic::{Request, Response, Status};
 
 use crate::desired::is_id;
 use crate::devices::Phones;
-use crate::ownership::Owner;
+use crate::key_check::Login;
+use crate::ownership::{Leases, Owner};
 use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::store::{integrations, members};
@@ -30,7 +31,7 @@ use crate::{devices, kisi_events, refusal, timeline, unlock};
 
 const FORWARDED: &str = "x-gymflow-forwarded";
 /// A set-up call pages through Kisi at the pace of the key.
-const FORWARD_WITHIN: Duration = Duration::from_secs(60);
+const FORWARD_WITHIN: Duration = Duration::from_secs(120);
 
 /// The service.
 pub struct KisiSync {
@@ -78,17 +79,38 @@ impl KisiSync {
             Owner::There(_) if request.metadata().contains_key(FORWARDED) => Err(
                 Status::unavailable("this gym changes hands just now; try again"),
             ),
-            Owner::There(address) => {
-                let channel = service_channel(
-                    "ADVERTISE_ADDR",
-                    &address,
-                    FORWARD_WITHIN,
-                    self.token.clone(),
-                );
-                let channel = channel.map_err(|error| refusal::internal(&error))?;
-                Ok(Some(KisiSyncServiceClient::new(channel)))
-            }
+            Owner::There(address) => Ok(Some(self.client_of(&address)?)),
         }
+    }
+
+    /// A client of the replica that speaks for a new key's owner already, where that is another: only
+    /// there the key is asked at the owner's pace.
+    async fn speaks_elsewhere<T>(
+        &self,
+        login: &Login,
+        request: &Request<T>,
+    ) -> Result<Option<KisiSyncServiceClient<ServiceChannel>>, Status> {
+        let Some(owner) = login.owner else {
+            return Ok(None);
+        };
+        if request.metadata().contains_key(FORWARDED) {
+            return Ok(None);
+        }
+        let key = Leases::key_of_user(owner);
+        let address = self.shared.leases.elsewhere(&key).await;
+        let address = address.map_err(refusal::store)?;
+        address.map(|address| self.client_of(&address)).transpose()
+    }
+
+    fn client_of(&self, address: &str) -> Result<KisiSyncServiceClient<ServiceChannel>, Status> {
+        let channel = service_channel(
+            "ADVERTISE_ADDR",
+            address,
+            FORWARD_WITHIN,
+            self.token.clone(),
+        );
+        let channel = channel.map_err(|error| refusal::internal(&error))?;
+        Ok(KisiSyncServiceClient::new(channel))
     }
 }
 
@@ -141,10 +163,16 @@ impl KisiSyncService for KisiSync {
         request: Request<api::EnableIntegrationRequest>,
     ) -> Result<Response<api::Integration>, Status> {
         require_gym(&request.get_ref().gym_id)?;
-        let message = request.into_inner();
-        let login = self.setup.log_in(&message.gym_id, &message.api_key);
-        let shown = self.setup.enable(&message.gym_id, login.await?).await?;
-        Ok(Response::new(shown))
+        let message = request.get_ref();
+        let login = self.setup.log_in(&message.gym_id, &message.api_key).await?;
+        if let Some(mut owner) = self.speaks_elsewhere(&login, &request).await? {
+            return owner
+                .enable_integration(forwarded(&request, message)?)
+                .await;
+        }
+        Ok(Response::new(
+            self.setup.enable(&message.gym_id, login).await?,
+        ))
     }
 
     async fn list_places(

@@ -154,6 +154,21 @@ impl Leases {
         }
     }
 
+    /// The address of the other replica that works on it, if one does. Nothing is taken.
+    pub async fn elsewhere(&self, key: &str) -> Result<Option<String>, DbErr> {
+        if self.db.get_database_backend() == DbBackend::Sqlite {
+            return Ok(None);
+        }
+        let sql = format!(
+            "SELECT address FROM leases WHERE lease_key = $1 AND holder NOT IN ('', $2) \
+             AND expires_at >= {}",
+            self.database_now()
+        );
+        let values = [key.to_owned().into(), self.replica.clone().into()];
+        let row = self.db.query_one_raw(self.statement(&sql, values)).await?;
+        row.map(|row| row.try_get("", "address")).transpose()
+    }
+
     /// Renews what is held, and takes what is free of `wanted`, up to this replica's share.
     pub async fn tick(&self, wanted: &BTreeSet<String>) -> Result<(), DbErr> {
         let share = self.share(wanted.len()).await?;

@@ -181,6 +181,32 @@ async fn a_replica_that_stops_gives_each_gym_back_as_soon_as_its_last_request_is
     assert!(leases(&db).await.values().all(|(held, _)| !held));
 }
 
+/// The owner of a key is asked at the pace of the replica that speaks for her already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_checked_by_the_replica_that_speaks_for_its_owner() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut first = stage.start().await;
+    let mut second = stage.start().await;
+    stage.in_sync(&mut first, 1).await;
+    for (replica, gym, asked) in [(&mut second, "steel", 2), (&mut first, "copper", 1)] {
+        stage.kisi.forget_requests().await;
+        let enable = api::EnableIntegrationRequest {
+            gym_id: gym.to_owned(),
+            api_key: stage.kisi.api_key(),
+        };
+        let enabled = replica.client.enable_integration(enable).await.unwrap();
+        assert_eq!(enabled.into_inner().key.unwrap().status, "ok");
+        let requests = stage.kisi.requests().await;
+        // Whose it is, is not known before it was asked.
+        let logins = requests.iter().filter(|it| it.ends_with("/login"));
+        assert_eq!(logins.count(), asked, "{gym}: {requests:?}");
+        let users = requests.iter().filter(|it| it.ends_with("/user"));
+        assert_eq!(users.count(), 1, "{gym}: {requests:?}");
+    }
+    first.stop().await;
+    second.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_stopped_past_its_lease_does_no_harm_when_it_wakes() {
     let stage = Stage::set(On::Postgres).await;
