@@ -139,14 +139,13 @@ pub async fn begin_due(
     for gym in gyms.iter().filter(|gym| !read.contains(*gym)) {
         let (shared, gym) = (Arc::clone(shared), gym.clone());
         tokio::spawn(async move {
-            if !shared.readings.begin(&gym) {
+            let Some(_under_way) = shared.readings.begin(&gym) else {
                 return;
-            }
+            };
             if let Err(error) = read_daily(&shared, &gym).await {
                 tracing::warn!(gym.id = %gym, error = %chain(&error),
                     "The rights that others gave in gym {gym} cannot be read; they are later");
             }
-            shared.readings.end(&gym);
         });
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -37,12 +38,12 @@ impl Passes {
         self.lock().contains(gym)
     }
 
-    pub(crate) fn begin(&self, gym: &str) -> bool {
-        self.lock().insert(gym.to_owned())
-    }
-
-    pub(crate) fn end(&self, gym: &str) {
-        self.lock().remove(gym);
+    /// None while one of the gym is under way.
+    pub(crate) fn begin(&self, gym: &str) -> Option<UnderWay<'_>> {
+        let gym = gym.to_owned();
+        let is_first = self.lock().insert(gym.clone());
+        // Made only then: what is dropped ends it.
+        is_first.then(|| UnderWay { passes: self, gym })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -56,17 +57,28 @@ impl Default for Passes {
     }
 }
 
+/// A pass that is over when this is dropped, whatever it ended by.
+pub(crate) struct UnderWay<'a> {
+    passes: &'a Passes,
+    gym: String,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.passes.lock().remove(&self.gym);
+    }
+}
+
 /// Runs the gym's queued passes in the background, if this replica owns it.
 pub fn start(shared: &Arc<Shared>, gym: &str) {
     let (shared, gym) = (Arc::clone(shared), gym.to_owned());
     tokio::spawn(async move {
-        if !shared.passes.begin(&gym) {
+        let Some(_under_way) = shared.passes.begin(&gym) else {
             return;
-        }
+        };
         if let Err(error) = run_queued(&shared, &gym).await {
             tracing::warn!(gym.id = %gym, error = %error, "Queued reconciles wait");
         }
-        shared.passes.end(&gym);
     });
 }
 
@@ -94,6 +106,7 @@ async fn run_queued(shared: &Arc<Shared>, gym: &str) -> Result<(), DbErr> {
 /// left, until `shutdown`.
 pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut due = next(shared.now(), shared.reconcile_every);
+    let mut tidying = None;
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -103,18 +116,30 @@ pub async fn keep(shared: Arc<Shared>, shutdown: CancellationToken) {
         }
         let now = shared.now();
         let is_due = now >= due;
-        if is_due {
-            due = next(now, shared.reconcile_every);
+        let gyms: HashSet<String> = shared.workers.gyms().into_iter().collect();
+        if let Err(error) = wake_the_waiting(&shared, &gyms, now).await {
+            tracing::warn!(error = %error, "It cannot be seen whose work waits");
         }
-        if let Err(error) = look(&shared, is_due, now).await {
-            tracing::warn!(error = %error, "Reconciles cannot be scheduled");
+        match look(&shared, &gyms, is_due, now).await {
+            Ok(()) if is_due => {
+                due = next(now, shared.reconcile_every);
+                if tidying.as_ref().is_none_or(JoinHandle::is_finished) {
+                    tidying = Some(tokio::spawn(tidy(Arc::clone(&shared), gyms, now)));
+                }
+            }
+            Ok(()) => {}
+            // What is due stays due.
+            Err(error) => tracing::warn!(error = %error, "Reconciles cannot be scheduled"),
         }
     }
 }
 
-async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr> {
-    let gyms: HashSet<String> = shared.workers.gyms().into_iter().collect();
-    wake_the_waiting(shared, &gyms, now).await?;
+async fn look(
+    shared: &Arc<Shared>,
+    gyms: &HashSet<String>,
+    is_due: bool,
+    now: i64,
+) -> Result<(), DbErr> {
     let mut unfinished = reconcile::gyms_unfinished(shared).await?;
     unfinished.retain(|gym| gyms.contains(gym));
     if is_due {
@@ -133,14 +158,22 @@ async fn look(shared: &Arc<Shared>, is_due: bool, now: i64) -> Result<(), DbErr>
     for gym in &unfinished {
         start(shared, gym);
     }
-    if is_due {
-        tidy(shared, now).await?;
-        rights::begin_due(shared, &gyms, now).await?;
-        for gym in &gyms {
-            audit::prune::prune(&shared.db, gym, now).await?;
+    Ok(())
+}
+
+/// What nobody waits for: passes are neither late nor left out by it.
+async fn tidy(shared: Arc<Shared>, gyms: HashSet<String>, now: i64) {
+    if let Err(error) = rights::begin_due(&shared, &gyms, now).await {
+        tracing::warn!(error = %error, "What others gave is read later");
+    }
+    if let Err(error) = forget(&shared, now).await {
+        tracing::warn!(error = %error, "What is old stays for now");
+    }
+    for gym in &gyms {
+        if let Err(error) = audit::prune::prune(&shared.db, gym, now).await {
+            tracing::warn!(gym.id = %gym, error = %error, "What is old stays in the log for now");
         }
     }
-    Ok(())
 }
 
 /// Members with work that nobody woke: a hint was lost, or the time to try again has come.
@@ -158,7 +191,7 @@ async fn wake_the_waiting(shared: &Shared, gyms: &HashSet<String>, now: i64) -> 
 }
 
 /// What nobody asks for any more.
-async fn tidy(shared: &Shared, now: i64) -> Result<(), DbErr> {
+async fn forget(shared: &Shared, now: i64) -> Result<(), DbErr> {
     losses::Entity::delete_many()
         .filter(losses::Column::LostAt.lt(now - 2 * DAY))
         .exec(&shared.db)
@@ -175,6 +208,20 @@ async fn tidy(shared: &Shared, now: i64) -> Result<(), DbErr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_pass_of_a_gym_at_a_time_however_it_ends() {
+        let passes = Passes::new();
+        let first = passes.begin("iron");
+        assert!(first.is_some());
+        assert!(passes.begin("iron").is_none() && passes.is_under_way("iron"));
+        assert!(passes.begin("steel").is_some());
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _under_way = first;
+            panic!("as a pass may");
+        }));
+        assert!(panicked.is_err() && passes.begin("iron").is_some());
+    }
 
     #[test]
     fn passes_are_aligned_to_utc() {

@@ -1,7 +1,11 @@
 //! Kisi fails in its ways, and the doors end right.
 
-use contracts::integration::v1 as api;
+use std::sync::Arc;
 
+use contracts::integration::v1 as api;
+use sea_orm::{ConnectionTrait, TransactionTrait};
+
+use crate::brake_days::Later;
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 
@@ -170,6 +174,41 @@ async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
     assert!(stage.kisi.group_rows(GROUP).await.is_empty());
     testkit::eventually("the integration is active", SOON, async || {
         replica.integration().await.state == "active"
+    })
+    .await;
+    replica.stop().await;
+}
+
+/// The database fails just when the passes are due.
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_that_were_due_when_the_database_failed_are_queued_when_it_is_back() {
+    let stage = Stage::set(On::Postgres).await;
+    let clock = Later::default();
+    let mut replica = stage.start_at(Arc::new(clock.clone()), &[]).await;
+    stage.in_sync(&mut replica, 1).await;
+    let db = sea_orm::Database::connect(stage.database_url()).await;
+    let db = db.unwrap();
+    let ask = async |sql: &str| {
+        let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql);
+        db.query_all_raw(statement).await.unwrap().len()
+    };
+    let lock = db.begin().await.unwrap();
+    let sql = "lock table held_plans in access exclusive mode";
+    lock.execute_unprepared(sql).await.unwrap();
+    clock.by_an_hour();
+    testkit::eventually(
+        "whoever waits for the table loses its connection",
+        SOON,
+        async || {
+            let waits = "select pg_terminate_backend(pid) from pg_stat_activity \
+                     where wait_event_type = 'Lock' and datname = current_database()";
+            ask(waits).await > 0
+        },
+    )
+    .await;
+    lock.rollback().await.unwrap();
+    testkit::eventually("the pass is queued all the same", SOON, async || {
+        ask("select 1 from syncs where activation = 'schedule'").await > 0
     })
     .await;
     replica.stop().await;
