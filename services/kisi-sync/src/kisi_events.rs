@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use contracts::kisi::v1::PassKisiEventRequest;
 use hmac::{Hmac, KeyInit, Mac};
-use kisi_client::model::Event;
+use kisi_client::model::{Event, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, TransactionTrait};
 use secrecy::ExposeSecret;
@@ -98,6 +98,10 @@ pub async fn take(shared: &Shared, gym: &str, body: &[u8]) -> Result<bool, Statu
     }
 }
 
+fn is_user(kind: &str) -> bool {
+    kind == "User"
+}
+
 struct Inbound<'a> {
     shared: &'a Shared,
     gym: &'a str,
@@ -130,24 +134,41 @@ impl Inbound<'_> {
             }
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
+        // Kisi repeats what was answered late, and anybody may play a recording.
+        let known = kisi_events::is_known(&self.shared.db, self.gym, &self.event.uuid).await;
+        if known.map_err(refusal::store)? {
+            return Ok(None);
+        }
         let kisi = self
             .shared
             .kisi_of(self.integration)
             .map_err(|error| refusal::internal(&error))?;
-        let found = kisi.find_role_assignment(Lane::Grant, self.object).await;
-        let Some(right) = found.map_err(refusal::kisi)? else {
-            return Ok(None);
+        // Whoever waits at a door is let in first.
+        let found = kisi.find_role_assignment(Lane::SetUp, self.object).await;
+        let found = found.map_err(refusal::kisi)?;
+        let member = match found {
+            Some(right) => self.member_of(&right).await,
+            None => Ok(None),
         };
-        let groups = self.integration.associations().map_err(refusal::store)?;
+        let member = member.map_err(refusal::store)?;
+        if member.is_none() {
+            let now = self.shared.now();
+            let noted = kisi_events::is_new(&self.shared.db, self.gym, &self.event.uuid, now);
+            noted.await.map_err(refusal::store)?;
+        }
+        Ok(member)
+    }
+
+    /// Whose right it is, where it is a member's for one of our groups.
+    async fn member_of(&self, right: &RoleAssignment) -> Result<Option<String>, DbErr> {
+        let groups = self.integration.associations()?;
         let Some(user) = right.user_on_group(right.applies_to_id) else {
             return Ok(None);
         };
         if !groups.values().any(|group| *group == right.applies_to_id) {
             return Ok(None);
         }
-        members::find_by_kisi_user(&self.shared.db, self.gym, user)
-            .await
-            .map_err(refusal::store)
+        members::find_by_kisi_user(&self.shared.db, self.gym, user).await
     }
 
     /// A row of ours whose right is gone, and not by us.
@@ -176,7 +197,9 @@ impl Inbound<'_> {
 
     /// An unlock, by phone or card or by us, goes onto the member's timeline once.
     async fn door_tried(&self) -> Result<(), DbErr> {
-        let Some(user) = self.event.actor_id else {
+        // A device or a link may have the same number as somebody.
+        let kind = self.event.actor_type.as_deref();
+        let Some(user) = self.event.actor_id.filter(|_| kind.is_none_or(is_user)) else {
             return Ok(());
         };
         let db = &self.shared.db;

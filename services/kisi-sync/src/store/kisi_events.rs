@@ -19,6 +19,13 @@ pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
+/// Whether it was noted.
+pub async fn is_known<C: ConnectionTrait>(db: &C, gym: &str, uuid: &str) -> Result<bool, DbErr> {
+    let id = (gym.to_owned(), uuid.to_owned());
+    let found = Entity::find_by_id(id).one(db).await?;
+    Ok(found.is_some())
+}
+
 /// Notes it; false when it was noted before.
 pub async fn is_new<C: ConnectionTrait>(
     db: &C,

@@ -14,7 +14,7 @@ use contracts::integration::v1 as api;
 use contracts::kisi::v1::PassKisiEventRequest;
 use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
 use service_runtime::grpc::ServiceChannel;
-use testkit::eventually;
+use testkit::{eventually, eventually_some};
 use tonic::Code;
 
 use crate::brake_days::Later;
@@ -49,16 +49,17 @@ impl Inlet {
     }
 
     /// One about this right.
-    pub async fn has_passed_of(&self, wanted: &str, right: i64) {
+    pub async fn has_passed_of(&self, wanted: &str, right: i64) -> PassKisiEventRequest {
         let right = right.to_string();
-        eventually("Kisi's event of the right has come", SOON, async || {
+        eventually_some("Kisi's event of the right has come", SOON, async || {
             let passed = self.passed.lock().unwrap();
-            passed.iter().any(|event| {
+            let mut of_right = passed.iter().filter(|event| {
                 let body = String::from_utf8_lossy(&event.body);
                 kind(&event.body) == wanted && body.contains(&right)
-            })
+            });
+            of_right.next().cloned()
         })
-        .await;
+        .await
     }
 
     async fn has_passed(&self, kind: &str, count: usize) {
@@ -102,7 +103,7 @@ async fn pass(
 }
 
 /// A gym in sync whose Kisi tells us of events.
-async fn listening(stage: &Stage, members: i64) -> (Running, Inlet) {
+pub async fn listening(stage: &Stage, members: i64) -> (Running, Inlet) {
     listening_with(stage, members, &[]).await
 }
 
@@ -206,7 +207,9 @@ async fn our_own_changes_come_back_and_cost_no_request() {
                 right = grant.assignment_id;
                 inlet.has_passed_of("role_assignment.create", right).await;
             }
-            None => inlet.has_passed_of("role_assignment.destroy", right).await,
+            None => {
+                inlet.has_passed_of("role_assignment.destroy", right).await;
+            }
         }
     }
     let requests = stage.kisi.requests().await;
