@@ -1,11 +1,11 @@
 //! What every part of the service holds: adapters and settings, built once in [`crate::run`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_bus::Bus;
-use kisi_client::{HttpKisi, KisiConnection, Pacer, PacerSettings};
+use kisi_client::{HttpKisi, KisiConnection, Lane, Pacer, PacerSettings};
 use sea_orm::DatabaseConnection;
 use secrecy::{ExposeSecret, SecretString};
 use service_runtime::clock::Clock;
@@ -81,7 +81,11 @@ impl Shared {
     }
 }
 
-/// One pacer per Kisi user, for as long as the process lives.
+/// So many pacers are kept without looking whether anybody needs them.
+const PACERS: usize = 1_000;
+
+/// One pacer per Kisi user, for as long as somebody speaks for that user, or Kisi remembers that
+/// somebody did.
 ///
 /// Whose a key is, only Kisi can tell; so a key that is being checked has a pacer of its own, which
 /// becomes its owner's when the owner has none yet.
@@ -95,6 +99,34 @@ struct Known {
     by_user: HashMap<i64, Arc<Pacer>>,
     /// By a digest: the secret itself is not kept.
     by_secret: HashMap<[u8; 32], Arc<Pacer>>,
+    /// As many more are let in before idle ones are looked for.
+    room: usize,
+}
+
+impl Known {
+    /// Called before one is added. Each member who unlocks has a pacer.
+    fn make_room(&mut self) {
+        if self.room > 0 {
+            self.room -= 1;
+            return;
+        }
+        let mut here: HashMap<*const Pacer, usize> = HashMap::new();
+        for pacer in self.by_user.values().chain(self.by_secret.values()) {
+            *here.entry(Arc::as_ptr(pacer)).or_default() += 1;
+        }
+        let is_idle = |pacer: &&Arc<Pacer>| {
+            let is_held = Some(&Arc::strong_count(pacer)) != here.get(&Arc::as_ptr(pacer));
+            !is_held && pacer.expected_wait(Lane::Revoke).is_zero()
+        };
+        let idle = self.by_secret.values().filter(is_idle);
+        let idle: HashSet<*const Pacer> = idle.map(Arc::as_ptr).collect();
+        self.by_user
+            .retain(|_, pacer| !idle.contains(&Arc::as_ptr(pacer)));
+        self.by_secret
+            .retain(|_, pacer| !idle.contains(&Arc::as_ptr(pacer)));
+        // So that each is looked at a few times at most.
+        self.room = PACERS.max(self.by_secret.len());
+    }
 }
 
 impl Pacers {
@@ -115,7 +147,10 @@ impl Pacers {
             known.by_secret.get(&digest(secret)),
         ) {
             (Some(pacer), _) | (None, Some(pacer)) => Arc::clone(pacer),
-            (None, None) => Pacer::new(self.settings),
+            (None, None) => {
+                known.make_room();
+                Pacer::new(self.settings)
+            }
         };
         known.by_user.insert(user, Arc::clone(&pacer));
         known.by_secret.insert(digest(secret), Arc::clone(&pacer));
@@ -125,8 +160,13 @@ impl Pacers {
     /// The pacer of a key, known or not.
     pub fn of_secret(&self, secret: &SecretString) -> Arc<Pacer> {
         let mut known = self.lock();
-        let pacer = known.by_secret.entry(digest(secret));
-        Arc::clone(pacer.or_insert_with(|| Pacer::new(self.settings)))
+        if let Some(pacer) = known.by_secret.get(&digest(secret)) {
+            return Arc::clone(pacer);
+        }
+        known.make_room();
+        let pacer = Pacer::new(self.settings);
+        known.by_secret.insert(digest(secret), Arc::clone(&pacer));
+        pacer
     }
 
     /// Requests a second that each user is allowed.
@@ -141,4 +181,31 @@ impl Pacers {
 
 fn digest(secret: &SecretString) -> [u8; 32] {
     Sha256::digest(secret.expose_secret().trim().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pacer_that_nobody_uses_is_dropped_and_one_in_use_stays() {
+        let pacers = Pacers::new(0.01);
+        let secret = |user: i64| SecretString::from(format!("login-{user}"));
+        let held = pacers.of_user(1, &secret(1));
+        // Kisi has not forgotten this one's request.
+        let recent = pacers.of_user(2, &secret(2));
+        let mut turn = recent.turn(Lane::Grant).await;
+        turn.sent(tokio::time::Instant::now());
+        drop(turn);
+        let recent = Arc::downgrade(&recent);
+        let many = i64::try_from(PACERS).unwrap() * 3;
+        for user in 3..many {
+            pacers.of_user(user, &secret(user));
+        }
+        let known = pacers.lock();
+        assert!(known.by_user.len() <= PACERS + 3, "{}", known.by_user.len());
+        assert!(known.by_secret.len() <= PACERS + 3);
+        assert!(Arc::ptr_eq(&known.by_user[&1], &held));
+        assert!(recent.upgrade().is_some());
+    }
 }

@@ -180,6 +180,10 @@ impl Worker {
                 .or_default()
                 .push(reply);
         }
+        if self.engine.is_none() || self.pause.is_on() {
+            // By the time that it is used it is long stale, and there may be many.
+            job.seed = None;
+        }
         if self.running.contains_key(&job.member) {
             job.seed = None;
             self.again.insert(job.member.clone(), job);
