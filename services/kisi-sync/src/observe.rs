@@ -5,7 +5,7 @@
 //! a row of ours that it lacks is fetched by its id before anybody calls it gone. Rows touched
 //! since the look began are left for the next pass.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use access_domain::grant::{Holder, ObservedGrant, ObservedGrants, Window};
 use access_domain::ids::{GroupId, MemberId};
@@ -121,8 +121,14 @@ pub async fn observe(
         groups_found: known.groups.found.clone(),
         ..Observed::default()
     };
+    let mut members = HashMap::new();
+    for member in known.members {
+        if let Some(user) = member.kisi_user_id {
+            members.entry(user).or_insert(member);
+        }
+    }
     for group in groups {
-        match look_at_group(kisi, lane, *group, known, &mut observed).await {
+        match look_at_group(kisi, lane, *group, known, &members, &mut observed).await {
             Ok(()) => {}
             // The others may be seen all the same.
             Err(error) if is_of_one_request(&error) => observed.failed.push((*group, error)),
@@ -137,6 +143,7 @@ async fn look_at_group(
     lane: Lane,
     group: i64,
     known: &Known<'_>,
+    members: &HashMap<i64, &members::Model>,
     observed: &mut Observed,
 ) -> Result<(), KisiError> {
     let ours: Vec<&applied_grants::Model> = known
@@ -192,8 +199,12 @@ async fn look_at_group(
         observed.groups_found.insert(group);
     }
     observed.grants.groups.insert(GroupId(group));
+    let by_id = ours
+        .iter()
+        .filter_map(|row| Some((row.assignment_id?, *row)));
+    let ours: HashMap<i64, &applied_grants::Model> = by_id.collect();
     for row in listed.iter().chain(&still_there) {
-        sort_in(row, group, &ours, known, observed);
+        sort_in(row, group, &ours, known, members, observed);
     }
     Ok(())
 }
@@ -305,8 +316,9 @@ async fn fill(
 fn sort_in(
     row: &RoleAssignment,
     group: i64,
-    ours: &[&applied_grants::Model],
+    ours: &HashMap<i64, &applied_grants::Model>,
     known: &Known<'_>,
+    members: &HashMap<i64, &members::Model>,
     observed: &mut Observed,
 ) {
     let window = Window {
@@ -314,7 +326,7 @@ fn sort_in(
         until: row.valid_until,
     };
     let user = row.user_on_group(group);
-    if let Some(mine) = ours.iter().find(|mine| mine.assignment_id == Some(row.id)) {
+    if let Some(mine) = ours.get(&row.id) {
         if let Ok(member) = MemberId::parse(&mine.member_id) {
             observed.grants.grants.push(ObservedGrant {
                 assignment: row.id,
@@ -341,12 +353,7 @@ fn sort_in(
     if known.elsewhere.contains(&row.id) {
         return;
     }
-    let member = user.and_then(|user| {
-        known
-            .members
-            .iter()
-            .find(|member| member.kisi_user_id == Some(user))
-    });
+    let member = user.and_then(|user| members.get(&user));
     // What has ended opens nothing.
     let is_open = window.until.is_none_or(|until| until > instant(known.now));
     if let Some(member) = member.filter(|_| is_open) {

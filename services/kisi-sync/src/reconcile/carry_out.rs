@@ -1,6 +1,6 @@
 //! The third part of a pass: the plan past the brake, the members marked, and what came of each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use access_domain::ids::MemberId;
@@ -52,10 +52,19 @@ impl Pass {
         // Kisi took its time, and meanwhile more was decided.
         let newest = View::read(&self.shared, again.integration).await?;
         let second = newest.plan(&observed, newest.associations()?, now)?;
+        let said = |step: &Step| match step {
+            Step::Revoke { assignment, .. } => Some(*assignment),
+            _ => None,
+        };
+        let second = second.steps.iter();
+        let second: HashMap<i64, &Step> = second
+            .filter_map(|step| Some((said(step)?, step)))
+            .collect();
+        let is_said_again = |step: &Step| said(step).and_then(|id| second.get(&id)) == Some(&step);
         let steps = plan.steps.into_iter();
         Ok(Plan {
             steps: steps
-                .filter(|step| !is_loss(&step) || second.steps.contains(step))
+                .filter(|step| !is_loss(&step) || is_said_again(step))
                 .collect(),
         })
     }

@@ -1,6 +1,6 @@
 //! The second part of a pass: our tables brought in line with what was seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use access_domain::grant::Window;
@@ -100,6 +100,13 @@ impl Pass {
         let mut adopted = BTreeSet::new();
         let now = self.shared.now();
         let plan = view.plan(observed, view.associations()?, now)?;
+        let still = view.members.iter();
+        let still = still.filter(|member| !moving.contains(&member.member_id));
+        let still: HashMap<&str, &members::Model> = still
+            .map(|member| (member.member_id.as_str(), member))
+            .collect();
+        let seen = observed.grants.grants.iter();
+        let seen: HashMap<i64, Window> = seen.map(|row| (row.assignment, row.window)).collect();
         for step in &plan.steps {
             let Step::Adopt {
                 assignment,
@@ -109,17 +116,10 @@ impl Pass {
             else {
                 continue;
             };
-            let mut still = view.members.iter();
-            let held = still.find(|held| held.member_id == member.as_str());
-            let Some(held) = held.filter(|held| !moving.contains(&held.member_id)) else {
+            let Some(held) = still.get(member.as_str()).copied() else {
                 continue;
             };
-            let window = observed
-                .grants
-                .grants
-                .iter()
-                .find(|row| row.assignment == *assignment)
-                .map_or(Window::ALWAYS, |row| row.window);
+            let window = seen.get(assignment).copied().unwrap_or(Window::ALWAYS);
             let snapshot = Snapshot {
                 integration: Arc::new(view.integration.clone()),
                 member: held.clone(),
