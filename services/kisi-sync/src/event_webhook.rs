@@ -81,10 +81,10 @@ impl Webhook<'_> {
                 };
             }
         }
-        self.register(row, url).await
+        self.register(url).await
     }
 
-    async fn register(&mut self, row: Option<Model>, url: Url) -> Result<(), WebhookError> {
+    async fn register(&mut self, url: Url) -> Result<(), WebhookError> {
         let secret = SecretString::from(hex::encode(rand::random::<[u8; 32]>()));
         let sealed = self.shared.sealer.seal(
             Purpose::EventSignature,
@@ -95,7 +95,8 @@ impl Webhook<'_> {
         )?;
         let mut row = Model {
             gym_id: self.gym.to_owned(),
-            integration_id: row.and_then(|row| row.integration_id),
+            // Whichever has the new key is found by its name; the one of before has it not.
+            integration_id: None,
             sealed_key: sealed.bytes,
             sealing_key_id: sealed.key_id,
             refused_at: None,

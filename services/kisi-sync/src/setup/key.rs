@@ -12,7 +12,7 @@ use super::Setup;
 use crate::key_check::{self, CheckedKey, Login};
 use crate::ownership::Leases;
 use crate::sealing::{Purpose, Sealed};
-use crate::store::{integrations, members};
+use crate::store::{event_webhooks, integrations, members};
 use crate::{integration_state as state, reconcile, refusal};
 
 /// What a key is before it is saved: who it speaks for, and what else Kisi says of it.
@@ -140,6 +140,9 @@ impl Setup {
         if moves {
             forget_people(&txn, gym).await.map_err(refusal::store)?;
         }
+        event_webhooks::ask_again(&txn, gym)
+            .await
+            .map_err(refusal::store)?;
         let row = state::change(&txn, gym, now, |row| {
             new.put_into(row, now);
             if moves {

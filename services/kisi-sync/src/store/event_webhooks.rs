@@ -25,6 +25,16 @@ pub async fn find<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Option<Model>
     Entity::find_by_id(gym.to_owned()).one(db).await
 }
 
+/// Another key may be allowed what was refused to the one before.
+pub async fn ask_again<C: ConnectionTrait>(db: &C, gym: &str) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::RefusedAt, Expr::value(Option::<i64>::None))
+        .filter(Column::GymId.eq(gym))
+        .exec(db)
+        .await
+        .map(drop)
+}
+
 /// Writes it, new or not.
 pub async fn put<C: ConnectionTrait>(db: &C, row: Model) -> Result<(), DbErr> {
     use sea_orm::sea_query::OnConflict;

@@ -407,3 +407,22 @@ async fn what_is_changed_while_a_new_key_is_checked_stays_changed_on_sqlite() {
 async fn what_is_changed_while_a_new_key_is_checked_stays_changed_on_postgres() {
     what_is_changed_while_a_new_key_is_checked_stays_changed(On::Postgres).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_kisi_refused_to_one_key_is_asked_for_by_the_next() {
+    let stage = Stage::set(On::Sqlite).await;
+    let url = crate::kisi_events::Inlet::default().open().await;
+    let mut replica = stage.start_with(&[("kisi-events-url", &url)]).await;
+    let fault = crate::kisi::Fault::Status(403);
+    stage.kisi.fail("POST", "/integrations", 1, fault).await;
+    stage.in_sync(&mut replica, 1).await;
+    assert!(stage.kisi.webhooks().is_empty());
+    let request = api::EnableIntegrationRequest {
+        gym_id: GYM.to_owned(),
+        api_key: stage.kisi.second_key(),
+    };
+    replica.client.rotate_api_key(request).await.unwrap();
+    assert_eq!(replica.sync().await.state, "done");
+    assert_eq!(stage.kisi.webhooks().len(), 1);
+    replica.stop().await;
+}
