@@ -10,6 +10,8 @@ use crate::store::members;
 
 /// How long newer versions may take to arrive after they were asked for.
 const VERSIONS_WITHIN: Duration = Duration::from_secs(15);
+/// So many members are asked for by name.
+const FEW: usize = 500;
 
 /// What came of it.
 pub(super) enum Versions {
@@ -24,21 +26,21 @@ impl Pass {
     /// nobody.
     pub(super) async fn compare_versions(&self) -> Result<Versions, tonic::Status> {
         let theirs = self.shared.directory.list_versions(&self.gym).await?;
-        let behind = |held: Vec<(String, i64)>| -> Vec<String> {
-            let held: BTreeMap<String, i64> = held.into_iter().collect();
-            theirs
-                .iter()
-                .filter(|(member, version)| held.get(*member) < Some(version))
-                .map(|(member, _)| member.clone())
-                .collect()
-        };
         let deadline = tokio::time::Instant::now() + VERSIONS_WITHIN;
         let mut asked = false;
+        let mut missing: Vec<String> = theirs.keys().cloned().collect();
         loop {
-            let Ok(held) = members::versions(&self.shared.db, &self.gym).await else {
+            let (db, gym) = (&self.shared.db, &self.gym);
+            // One that is lost is not worth reading all others again and again.
+            let held = match missing.len() > FEW {
+                true => members::versions(db, gym).await,
+                false => members::versions_of(db, gym, &missing).await,
+            };
+            let Ok(held) = held else {
                 return Ok(Versions::Behind);
             };
-            let missing = behind(held);
+            let held: BTreeMap<String, i64> = held.into_iter().collect();
+            missing.retain(|member| held.get(member) < theirs.get(member));
             if missing.is_empty() {
                 return match members::believe(&self.shared.db, &self.gym, &theirs).await {
                     Ok(()) => Ok(Versions::Known),

@@ -44,6 +44,22 @@ pub async fn versions<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<(Stri
         .await
 }
 
+/// The same of these members.
+pub async fn versions_of<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    members: &[String],
+) -> Result<Vec<(String, i64)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([Column::MemberId, Column::Version])
+        .filter(Column::GymId.eq(gym))
+        .filter(Column::MemberId.is_in(members))
+        .into_tuple()
+        .all(db)
+        .await
+}
+
 /// These versions are the newest there are: what was answered about a later one does not count any more,
 /// where tables restored from a backup say that something was.
 pub async fn believe<C: ConnectionTrait>(
