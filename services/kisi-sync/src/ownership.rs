@@ -176,6 +176,8 @@ impl Leases {
             if !wanted.contains(&proof.key) {
                 self.drop_lease(&proof);
                 self.disown(&proof).await?;
+            } else if proof.lost.is_cancelled() {
+                self.give_back(&proof).await?;
             }
         }
         let mut holds = self.renew_held(&mut *self.renewed.lock().await).await?;

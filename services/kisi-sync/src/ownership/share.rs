@@ -46,14 +46,16 @@ impl Leases {
 
     /// Gives one lease to whoever takes it first. Its workers have stopped.
     pub async fn give_back(&self, proof: &LeaseProof) -> Result<(), DbErr> {
-        let given = {
-            let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-            held.remove(proof.key())
-        };
-        if let Some(given) = given {
-            given.lost.cancel();
-            self.free(&given).await?;
-            tracing::info!(lease.key = %given.key, "Another replica works on {} from now on", given.key);
+        proof.lost.cancel();
+        // Until the database has it back the next round tries again: it is renewed with all others.
+        self.free(proof).await?;
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        if held
+            .get(&proof.key)
+            .is_some_and(|held| held.epoch == proof.epoch)
+        {
+            held.remove(&proof.key);
+            tracing::info!(lease.key = %proof.key, "Another replica works on {} from now on", proof.key);
         }
         Ok(())
     }

@@ -406,3 +406,27 @@ async fn replicas_share_the_gyms_evenly_as_they_come_and_go() {
     assert_eq!(rounds(&[&first, &third]).await.iter().sum::<usize>(), 7);
     assert!(holds(&first) <= 4 && holds(&third) <= 4);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_the_database_did_not_take_back_is_not_lost() {
+    let database = testkit::TestDatabase::create().await.unwrap();
+    let url = secrecy::SecretString::from(database.url().to_owned());
+    let db = kisi_sync::store::open(&url).await.unwrap();
+    let ttl = Duration::from_secs(600);
+    let leases = Leases::new(db.clone(), "one".to_owned(), "http://one".to_owned(), ttl);
+    let key = Leases::key_of_user(1);
+    let keys = BTreeSet::from([key.clone()]);
+    leases.tick(&keys).await.unwrap();
+    let lease = leases.held(&key).unwrap();
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("alter table {from} rename to {to}");
+        db.execute_unprepared(&sql).await.unwrap();
+    };
+    rename("leases", "away").await;
+    leases.give_back(&lease).await.unwrap_err();
+    rename("away", "leases").await;
+    assert!(leases.held(&key).is_none());
+    // It is given back now, and there is nobody else to take it.
+    leases.tick(&keys).await.unwrap();
+    assert!(leases.held(&key).is_some());
+}
