@@ -41,11 +41,16 @@ impl Pass {
             owner_is_owner: ActiveValue::Set(role.is_owner),
             ..Default::default()
         };
-        integrations::Entity::update_many()
+        let kept = integrations::Entity::update_many()
             .set(checked)
             .filter(integrations::Column::GymId.eq(&self.gym))
+            .filter(integrations::Column::KeyVersion.eq(integration.key_version))
             .exec(&txn)
             .await?;
+        if kept.rows_affected == 0 {
+            // Another key was saved meanwhile, and this says nothing of it.
+            return Ok(txn.rollback().await?);
+        }
         Ok(txn.commit().await?)
     }
 
