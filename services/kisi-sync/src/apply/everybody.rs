@@ -46,6 +46,11 @@ impl Drop for Forgets<'_> {
 }
 
 impl Everybody {
+    /// Until this is dropped, what is learned is known.
+    pub fn until_dropped(&self) -> Forgets<'_> {
+        Forgets(self)
+    }
+
     /// Reads all users if that takes fewer requests than `searches`, of at least `at_least` users that
     /// are there for sure; answers the requests it took.
     pub async fn learn(
@@ -53,18 +58,17 @@ impl Everybody {
         kisi: &HttpKisi,
         searches: u64,
         at_least: u64,
-    ) -> Result<(u64, Forgets<'_>), KisiError> {
-        let forgets = Forgets(self);
+    ) -> Result<u64, KisiError> {
         if searches <= pages(at_least) {
-            return Ok((0, forgets));
+            return Ok(0);
         }
         let at_most = (searches - 1) * PAGE;
         let Some(listing) = kisi.list_all_users(Lane::Reconcile, at_most).await? else {
-            return Ok((1, forgets));
+            return Ok(1);
         };
         let requests = pages(listing.total);
         *self.lock() = Known::of(listing);
-        Ok((requests, forgets))
+        Ok(requests)
     }
 
     /// What was read of this e-mail; whoever asks again is told to search.

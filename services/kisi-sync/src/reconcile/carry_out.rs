@@ -11,11 +11,11 @@ use sea_orm::TransactionTrait;
 use tokio::sync::mpsc;
 
 use super::{NAMED, Pass, ReconcileError, View, count};
-use crate::apply::{Everybody, Forgets};
+use crate::apply::Everybody;
 use crate::held;
 use crate::record::Outcome;
 use crate::store::members;
-use crate::worker::Job;
+use crate::worker::{Job, Settled};
 
 impl Pass {
     /// Losses that no fact about the very members explains are looked at a second time, at Kisi and
@@ -153,25 +153,52 @@ impl Pass {
         }
         work.retain(|member| !skipped.contains(member));
         self.leave_conflicts(view, plan, &mut work);
+        self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
+        self.save().await?;
+        let (reply, settled) = mpsc::unbounded_channel();
+        // Whoever only loses waits for no search.
+        let losses: BTreeSet<String> = losses.into_iter().collect();
+        let (first, others): (Vec<String>, Vec<String>) =
+            work.iter().cloned().partition(|id| losses.contains(id));
+        self.begin(&first, confirmed, &reply).await?;
         let everybody = self.shared.workers.everybody(&self.gym);
         let everybody = everybody.unwrap_or_default();
-        let _until_applied = self
+        let _until_applied = everybody.until_dropped();
+        let learned = self
             .learn_everybody(&everybody, kisi, view, plan, &work)
-            .await?;
-        let work: Vec<String> = work.into_iter().collect();
-        let (db, cause) = (&self.shared.db, self.cause());
+            .await;
+        // Without it they are looked for one by one.
+        self.go_on("users", learned)?;
+        self.begin(&others, confirmed, &reply).await?;
+        drop(reply);
+        self.wait_for(work.len(), settled).await
+    }
+
+    /// Marks these members and gives them to the worker.
+    async fn begin(
+        &self,
+        members: &[String],
+        confirmed: bool,
+        reply: &mpsc::UnboundedSender<Settled>,
+    ) -> Result<(), ReconcileError> {
+        let (db, gym, cause) = (&self.shared.db, &self.gym, self.cause());
+        let now = self.shared.now();
         // Reading who is there took its time: what was decided since was not confirmed.
         let moved = match confirmed {
-            true => members::moved_since(db, &self.gym, self.began).await?,
+            true => members::moved_since(db, gym, self.began).await?,
             false => BTreeSet::new(),
         };
         let (moved, still): (Vec<String>, Vec<String>) =
-            work.iter().cloned().partition(|id| moved.contains(id));
-        members::mark_pending(db, &self.gym, &still, &cause, confirmed, now).await?;
-        members::mark_pending(db, &self.gym, &moved, &cause, false, now).await?;
-        self.report.unchanged = count(view.members.len().saturating_sub(work.len()));
-        self.save().await?;
-        self.wait_for(work).await
+            members.iter().cloned().partition(|id| moved.contains(id));
+        members::mark_pending(db, gym, &still, &cause, confirmed, now).await?;
+        members::mark_pending(db, gym, &moved, &cause, false, now).await?;
+        for member in members {
+            let job = Job::of_sync(member, reply.clone());
+            if !self.shared.workers.wake(gym, job) {
+                return Err(ReconcileError::NotOwner);
+            }
+        }
+        Ok(())
     }
 
     /// Frees whom a plan held that is over, now that they were asked about. Whoever could not be planned
@@ -195,14 +222,14 @@ impl Pass {
     }
 
     /// Who is let in and not known at Kisi has to be looked for: one by one, or all at once.
-    async fn learn_everybody<'a>(
+    async fn learn_everybody(
         &mut self,
-        everybody: &'a Everybody,
+        everybody: &Everybody,
         kisi: &HttpKisi,
         view: &View,
         plan: &Plan,
         work: &BTreeSet<String>,
-    ) -> Result<Forgets<'a>, ReconcileError> {
+    ) -> Result<(), ReconcileError> {
         let let_in: BTreeSet<String> = names(plan.gains().iter()).into_iter().collect();
         let is_wanted = |member: &str| work.contains(member) && let_in.contains(member);
         let (known, unknown): (Vec<_>, Vec<_>) = view
@@ -210,11 +237,11 @@ impl Pass {
             .iter()
             .partition(|member| member.kisi_user_id.is_some());
         let unknown = unknown.iter().filter(|row| is_wanted(&row.member_id));
-        let (requests, forgets) = everybody
+        let requests = everybody
             .learn(kisi, unknown.count() as u64, known.len() as u64)
             .await?;
         self.report.requests += i64::try_from(requests).unwrap_or(0);
-        Ok(forgets)
+        Ok(())
     }
 
     /// Who has somebody else's e-mail is a matter for a person: shown each time, and tried again
@@ -261,16 +288,11 @@ impl Pass {
         Ok(())
     }
 
-    pub(super) async fn wait_for(&mut self, work: Vec<String>) -> Result<(), ReconcileError> {
-        let (reply, mut settled) = mpsc::unbounded_channel();
-        for member in &work {
-            let job = Job::of_sync(member, reply.clone());
-            if !self.shared.workers.wake(&self.gym, job) {
-                return Err(ReconcileError::NotOwner);
-            }
-        }
-        drop(reply);
-        let mut left = work.len();
+    async fn wait_for(
+        &mut self,
+        mut left: usize,
+        mut settled: mpsc::UnboundedReceiver<Settled>,
+    ) -> Result<(), ReconcileError> {
         let mut saved = tokio::time::Instant::now();
         while left > 0 {
             let next = tokio::select! {

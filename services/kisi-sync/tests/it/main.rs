@@ -28,6 +28,7 @@ mod pace;
 mod people;
 mod previews;
 mod refusals;
+mod refused_steps;
 mod repeats;
 mod replicas;
 mod restored;
