@@ -39,6 +39,7 @@ mod forget;
 mod grant;
 mod handed_over;
 mod hidden;
+mod key;
 mod look;
 mod pause;
 mod person;
@@ -50,6 +51,7 @@ pub use bursts::Bursts;
 pub use doubts::Doubts;
 pub use everybody::{Everybody, Forgets};
 pub use grant::new_row;
+pub use key::Key;
 pub use pause::Pause;
 
 /// Speaks to Kisi for one gym, under one lease.
@@ -58,6 +60,7 @@ pub struct Engine {
     pub shared: Arc<Shared>,
     pub gym: String,
     pub kisi: HttpKisi,
+    pub key: Arc<Key>,
     pub lease: LeaseProof,
     pub brake: Arc<Brake>,
     pub pause: Arc<Pause>,
@@ -249,17 +252,18 @@ impl Engine {
         }
     }
 
-    /// Waits for a turn and then looks once more: at the lease, and, unless the member was only just
-    /// read, at the version.
+    /// Waits for a turn and then looks once more: at the lease and the key, and, unless the member was
+    /// only just read, at the version.
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {
         let turn = tokio::select! {
             turn = self.kisi.pacer().turn(lane) => turn,
             () = self.stop.cancelled() => return Err(Trouble::NotOwner),
+            () = self.key.over() => return Err(Trouble::Paused),
         };
         if !self.lease.covers(self.shared.request_timeout) {
             return Err(Trouble::NotOwner);
         }
-        if self.pause.is_on() {
+        if self.pause.is_on() || self.key.is_over() {
             return Err(Trouble::Paused);
         }
         if attempt.snapshot.is_fresh(self.shared.now()) {

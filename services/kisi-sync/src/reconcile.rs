@@ -58,6 +58,8 @@ pub enum ReconcileError {
     RoleUnseen,
     #[error("the key is of another organization than before")]
     KeyElsewhere,
+    #[error("the key does not work any more")]
+    KeyDied,
     #[error("the gym has no integration to reconcile")]
     NotSetUp,
     #[error("the lease is not ours any more")]
@@ -164,6 +166,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         groups: GroupsSeen::default(),
         began: i64::MAX,
         is_mapping: false,
+        key_version: 0,
     };
     let ended = pass.run().await;
     match ended {
@@ -173,7 +176,8 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
             tracing::warn!(gym.id = %pass.gym, sync.id = %pass.sync.sync_id, error = %chain(&error),
                 "The reconcile of gym {} ended early: {error}", pass.gym);
             if let Some(why) = error.is_of_key() {
-                if let Err(error) = worker::key_died(shared, &pass.gym, why).await {
+                if let Err(error) = worker::key_died(shared, &pass.gym, pass.key_version, why).await
+                {
                     tracing::error!(error = %error, "The dead key cannot be recorded");
                 }
                 shared.workers.reload(&pass.gym);
@@ -230,6 +234,8 @@ struct Pass {
     began: i64,
     /// It is the first one by a changed mapping that gets so far.
     is_mapping: bool,
+    /// Of the key that it asks with.
+    key_version: i64,
 }
 
 impl Pass {
@@ -239,8 +245,12 @@ impl Pass {
         self.save().await?;
         let integration = integrations::find(&self.shared.db, &self.gym)
             .await?
-            .filter(integrations::Model::is_live)
+            .filter(|row| row.enabled && row.activated)
             .ok_or(ReconcileError::NotSetUp)?;
+        if !integration.is_live() {
+            return Err(ReconcileError::KeyDied);
+        }
+        self.key_version = integration.key_version;
         rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
         self.is_mapping = self.sync.activation == "associations"
             || syncs::owe_mapping(&self.shared.db, &self.gym).await?;

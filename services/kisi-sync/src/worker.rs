@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Bursts, Doubts, Engine, Everybody, Pause};
+use crate::apply::{Bursts, Doubts, Engine, Everybody, Key, Pause};
 use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
@@ -104,6 +104,7 @@ impl Worker {
 
     /// Builds what speaks to Kisi anew, from the row as it is.
     async fn reload(&mut self) {
+        self.note_dead_key().await;
         let row = match integrations::find(&self.shared.db, &self.gym).await {
             Ok(Some(row)) => row,
             Ok(None) => return,
@@ -113,8 +114,14 @@ impl Worker {
             }
         };
         self.pause.end();
-        self.engine = None;
+        let held = self.engine.take().map(|engine| engine.key);
+        let is_same = |key: &Arc<Key>| row.is_live() && key.version == row.key_version;
+        if let Some(former) = held.as_ref().filter(|key| !is_same(key)) {
+            former.end();
+        }
         if !row.is_live() {
+            // Nobody is kept waiting until it is.
+            self.replies.clear();
             return;
         }
         match self.shared.kisi_of(&row) {
@@ -123,6 +130,9 @@ impl Worker {
                     shared: Arc::clone(&self.shared),
                     gym: self.gym.clone(),
                     kisi,
+                    key: held
+                        .filter(is_same)
+                        .unwrap_or_else(|| Arc::new(Key::of(&row))),
                     lease: self.lease.clone(),
                     brake: Arc::clone(&self.brake),
                     pause: Arc::clone(&self.pause),
@@ -174,7 +184,8 @@ impl Worker {
         if job.is_change {
             self.bursts.changed(&job.member);
         }
-        if let Some(reply) = job.reply.take() {
+        let reply = job.reply.take();
+        if let Some(reply) = reply.filter(|_| self.engine.is_some()) {
             self.replies
                 .entry(job.member.clone())
                 .or_default()
@@ -197,7 +208,7 @@ impl Worker {
         tasks: &mut JoinSet<Result<Outcome, Trouble>>,
         members: &mut HashMap<Id, String>,
     ) {
-        let Some(engine) = &self.engine else {
+        let Some(engine) = self.engine.as_ref().filter(|it| !it.key.is_over()) else {
             return;
         };
         if self.pause.is_on() || self.queues.is_empty() {
@@ -256,6 +267,7 @@ impl Worker {
                 None
             }
         };
+        self.note_dead_key().await;
         if let Some(replies) = self.replies.remove(&member) {
             for reply in replies {
                 let _ = reply.send((member.clone(), outcome.clone()));

@@ -28,8 +28,7 @@ impl Engine {
         };
         let digest = person.digest(&self.gym, &member);
         attempt.sends(self.shared.now());
-        let asked = self.asking(self.kisi.find_user(lane, user)).await?;
-        let held = asked.map_err(Trouble::of)?;
+        let held = self.ask(self.kisi.find_user(lane, user)).await?;
         let Some(held) = held else {
             return self.move_on(attempt, lane, user, person).await;
         };
@@ -49,7 +48,7 @@ impl Engine {
             if let Err(KisiError::RateLimited { .. }) = patched {
                 return Ok(());
             }
-            match patched.map_err(Trouble::of) {
+            match self.heard(patched).await {
                 Ok(()) => {}
                 // What she is called decides about no door.
                 Err(Trouble::Refused { failure, code }) => {

@@ -67,7 +67,7 @@ impl Engine {
             }
             Err(KisiError::RateLimited { .. }) => Ok(Left::Limited),
             Err(error) if error.is_unprocessable() => Ok(Left::Stays),
-            Err(error) => Err(Trouble::of(error)),
+            Err(error) => Err(self.trouble(error).await),
         }
     }
 
@@ -88,7 +88,7 @@ impl Engine {
             if let Err(KisiError::RateLimited { .. }) = gone {
                 return Ok(false);
             }
-            match gone.map_err(Trouble::of) {
+            match self.heard(gone).await {
                 Ok(_) => {}
                 Err(refusal @ Trouble::Refused { .. }) => {
                     refused = Some(refusal);
@@ -182,11 +182,9 @@ impl Engine {
             return Ok(false);
         }
         attempt.outcome.requests += 1;
-        let asked = self
-            .kisi
-            .list_role_assignments(Lane::Grant, AssignmentFilter::User(user));
-        let rights = self.asking(asked).await?;
-        let rights = rights.map_err(Trouble::of)?;
+        let of_user = AssignmentFilter::User(user);
+        let rights = self.kisi.list_role_assignments(Lane::Grant, of_user);
+        let rights = self.ask(rights).await?;
         let is_erased = attempt.snapshot.member.erased;
         let mut rights_left = rights.items.iter();
         Ok(rights.complete

@@ -88,7 +88,7 @@ impl Engine {
             attempt.refuse(row, group, "kisi_refused", code);
             return Ok(());
         }
-        match Trouble::of(error) {
+        match self.trouble(error).await {
             Trouble::Refused { failure, code } => {
                 attempt.refuse(row, group, failure, code);
                 Ok(())
@@ -104,18 +104,16 @@ impl Engine {
         group: i64,
     ) -> Result<Option<&'static str>, Trouble> {
         attempt.outcome.requests += 1;
-        let asked = self.kisi.find_group(Lane::Grant, group);
-        let found = self.asking(asked).await?;
-        if found.map_err(Trouble::of)?.is_none() {
+        let found = self.ask(self.kisi.find_group(Lane::Grant, group));
+        if found.await?.is_none() {
             return Ok(Some("group_missing"));
         }
         let Some(user) = attempt.snapshot.member.kisi_user_id else {
             return Ok(None);
         };
         attempt.outcome.requests += 1;
-        let asked = self.kisi.find_user(Lane::Grant, user);
-        let found = self.asking(asked).await?;
-        if found.map_err(Trouble::of)?.is_none() {
+        let found = self.ask(self.kisi.find_user(Lane::Grant, user));
+        if found.await?.is_none() {
             // The rights went with the person; both are made anew.
             let rows = attempt.snapshot.rows.iter();
             let hers = rows.filter(|row| row.kisi_user_id == user);

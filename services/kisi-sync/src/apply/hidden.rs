@@ -52,7 +52,7 @@ impl Engine {
                     if error.is_outcome_unknown() {
                         attempt.may_have_done(entry);
                     }
-                    return Err(Trouble::of(error));
+                    return Err(self.trouble(error).await);
                 }
             }
         }

@@ -36,11 +36,9 @@ impl Engine {
             return Ok(());
         };
         attempt.sends(self.shared.now());
-        let asked = self
-            .kisi
-            .list_role_assignments(lane, AssignmentFilter::User(user));
-        let listing = self.asking(asked).await?;
-        let listing = listing.map_err(Trouble::of)?;
+        let of_user = AssignmentFilter::User(user);
+        let listing = self.kisi.list_role_assignments(lane, of_user);
+        let listing = self.ask(listing).await?;
         if !listing.complete {
             return Err(Trouble::Unclear);
         }
@@ -179,9 +177,8 @@ impl Engine {
             .collect();
         for (row, group, assignment) in lacking {
             attempt.outcome.requests += 1;
-            let asked = self.kisi.find_role_assignment(lane, assignment);
-            let found = self.asking(asked).await?;
-            if found.map_err(Trouble::of)?.is_none() {
+            let found = self.ask(self.kisi.find_role_assignment(lane, assignment));
+            if found.await?.is_none() {
                 if self.may_be_taken(&attempt.snapshot.member) {
                     // It was removed by us, and nobody heard the answer.
                     let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);

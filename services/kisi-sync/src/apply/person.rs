@@ -111,7 +111,7 @@ impl Engine {
                 if error.is_outcome_unknown() {
                     attempt.may_have_done(Entry::new("unanswered").request("POST /users", &[]));
                 }
-                Err(Trouble::of(error))
+                Err(self.trouble(error).await)
             }
         }
     }
@@ -124,9 +124,8 @@ impl Engine {
         email: &str,
     ) -> Result<Option<User>, Trouble> {
         attempt.sends(self.shared.now());
-        let asked = self.kisi.list_users_by_email(lane, email);
-        let found = self.asking(asked).await?;
-        let mut found = found.map_err(Trouble::of)?;
+        let found = self.kisi.list_users_by_email(lane, email);
+        let mut found = self.ask(found).await?;
         match found.len() {
             0 => Ok(None),
             1 => Ok(found.pop()),
@@ -174,7 +173,7 @@ impl Engine {
             match self.kisi.update_user(turn.into(), user.id, &patch).await {
                 // Searched for again, and with it what others have written since.
                 Err(KisiError::RateLimited { .. }) => return Ok(()),
-                patched => patched.map_err(Trouble::of)?,
+                patched => self.heard(patched).await?,
             }
             let entry = Entry::new("user_changed").request("PATCH /users/{id}", &["metadata"]);
             attempt.did(entry.object(user.id), self.shared.now());

@@ -159,7 +159,7 @@ impl Engine {
                     attempt.may_have_done(entry);
                     self.doubts.note_taken(&attempt.snapshot.member.member_id);
                 }
-                Err(Trouble::of(error))
+                Err(self.trouble(error).await)
             }
         }
     }

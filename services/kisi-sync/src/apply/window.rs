@@ -75,12 +75,11 @@ impl Engine {
             Ok(()) => {}
             Err(KisiError::RateLimited { .. }) => return Ok(Patched::Limited),
             Err(error) if error.is_unprocessable() || error.is_not_found() => {}
-            Err(error) => return Err(Trouble::of(error)),
+            Err(error) => return Err(self.trouble(error).await),
         }
         attempt.outcome.requests += 1;
-        let asked = self.kisi.find_role_assignment(Lane::Grant, assignment);
-        let read = self.asking(asked).await?;
-        let Some(found) = read.map_err(Trouble::of)? else {
+        let read = self.kisi.find_role_assignment(Lane::Grant, assignment);
+        let Some(found) = self.ask(read).await? else {
             return Ok(Patched::Gone);
         };
         if found.window() != kisi_window(window) {

@@ -7,14 +7,14 @@ use access_domain::ids::MemberId;
 use access_domain::plan::{Plan, Step};
 use contracts::integration::v1::{StepFailure, SyncReport};
 use kisi_client::{HttpKisi, Lane};
-use sea_orm::TransactionTrait;
+use sea_orm::{DbErr, TransactionTrait};
 use tokio::sync::mpsc;
 
 use super::{NAMED, Pass, ReconcileError, View, count};
 use crate::apply::Everybody;
 use crate::held;
 use crate::record::Outcome;
-use crate::store::members;
+use crate::store::{integrations, members};
 use crate::worker::{Job, Settled};
 
 impl Pass {
@@ -300,7 +300,7 @@ impl Pass {
                 () = self.lease.lost().cancelled() => return Err(ReconcileError::NotOwner),
             };
             let Some((member, outcome)) = next else {
-                return Err(ReconcileError::NotOwner);
+                return Err(self.why_unanswered().await?);
             };
             left -= 1;
             self.count_in(member, outcome);
@@ -310,6 +310,16 @@ impl Pass {
             }
         }
         Ok(())
+    }
+
+    /// The worker is gone, or it waits for another key, and nobody else for it.
+    async fn why_unanswered(&self) -> Result<ReconcileError, DbErr> {
+        let row = integrations::find(&self.shared.db, &self.gym).await?;
+        let waits = row.is_some_and(|row| !row.is_live()) && self.lease.is_held();
+        Ok(match waits {
+            true => ReconcileError::KeyDied,
+            false => ReconcileError::NotOwner,
+        })
     }
 
     pub(super) fn count_in(&mut self, member: String, outcome: Option<Outcome>) {

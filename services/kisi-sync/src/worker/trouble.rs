@@ -10,7 +10,7 @@ use crate::error::Trouble;
 use crate::integration_state as state;
 use crate::record::Outcome;
 use crate::shared::Shared;
-use crate::store::{integrations, key_checks, members};
+use crate::store::{key_checks, members};
 
 /// Shorter outages are Kisi's ordinary life.
 const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
@@ -25,22 +25,15 @@ impl Worker {
         match trouble {
             Trouble::Superseded | Trouble::NotOwner => {}
             // It keeps its place before whatever comes meanwhile and is less urgent.
-            Trouble::Paused => self.queues.push(Job::look(member, urgency)),
+            Trouble::Paused | Trouble::KeyDead(_) => {
+                self.queues.push(Job::look(member, urgency));
+            }
             Trouble::Unreachable(error) => {
                 self.queues.push(Job::look(member, urgency));
                 self.pause.begin();
                 self.show_outage().await;
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
                     "Kisi does not answer for gym {}; its work waits", self.gym);
-            }
-            Trouble::KeyDead(error) => {
-                self.engine = None;
-                tracing::error!(gym.id = %self.gym, error = %error,
-                    "Kisi refuses the key of gym {}; its work waits", self.gym);
-                let why = DeadKey::of(&error);
-                if let Err(error) = key_died(&self.shared, &self.gym, why).await {
-                    tracing::error!(gym.id = %self.gym, error = %error, "The dead key cannot be recorded");
-                }
             }
             Trouble::Refused { .. } => {}
             Trouble::Unclear | Trouble::Directory(_) | Trouble::Store(_) => {
@@ -54,6 +47,21 @@ impl Worker {
             }
         }
         None
+    }
+
+    /// A key that Kisi refuses is recorded, once, and nobody is kept waiting for the next one.
+    pub(super) async fn note_dead_key(&mut self) {
+        let key = self.engine.as_ref().map(|engine| &engine.key);
+        let Some((version, why)) = key.and_then(|key| Some((key.version, key.died()?))) else {
+            return;
+        };
+        self.engine = None;
+        tracing::error!(gym.id = %self.gym, key.status = why.shown().0,
+            "Kisi refuses the key of gym {}; its work waits", self.gym);
+        if let Err(error) = key_died(&self.shared, &self.gym, version, why).await {
+            tracing::error!(gym.id = %self.gym, error = %error, "The dead key cannot be recorded");
+        }
+        self.replies.clear();
     }
 
     /// An outage that lasts shows, once.
@@ -158,20 +166,30 @@ impl DeadKey {
     }
 }
 
-/// The integration needs attention; its work waits for another key.
-pub async fn key_died(shared: &Shared, gym: &str, why: DeadKey) -> Result<(), DbErr> {
+/// The integration needs attention; its work waits for another key. One that was saved meanwhile is not
+/// the one that died.
+pub async fn key_died(
+    shared: &Shared,
+    gym: &str,
+    key_version: i64,
+    why: DeadKey,
+) -> Result<(), DbErr> {
     let now = shared.now();
     let (status, what, message) = why.shown();
     let txn = shared.db.begin().await?;
-    let held = integrations::find(&txn, gym).await?;
-    let before = held.map_or_else(String::new, |row| row.key_status);
-    key_checks::note_status(&txn, gym, &before, status, now).await?;
+    let mut before = None;
     state::change(&txn, gym, now, |row| {
-        row.key_status = status.to_owned();
-        row.key_checked_at = Some(now);
+        if row.key_version == key_version {
+            before = Some(std::mem::replace(&mut row.key_status, status.to_owned()));
+            row.key_checked_at = Some(now);
+        }
         Ok(())
     })
     .await?;
+    let Some(before) = before else {
+        return Ok(());
+    };
+    key_checks::note_status(&txn, gym, &before, status, now).await?;
     state::attend(&txn, gym, what, "", message, "staff", now).await?;
     txn.commit().await?;
     shared.outbox.notify_one();

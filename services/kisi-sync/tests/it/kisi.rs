@@ -84,6 +84,18 @@ impl Kisi {
         SECOND_KEY.to_owned()
     }
 
+    /// Another key of the same administrator's.
+    pub fn key_of_the_same(&self) -> String {
+        let secret = "owner-key-0000000000000000000000004".to_owned();
+        let mut state = self.simulator.shared().lock();
+        let held = state.world.login_by_secret(KEY).cloned();
+        let mut login = held.unwrap();
+        login.id = state.world.next_id();
+        login.secret.clone_from(&secret);
+        state.world.insert_login(login);
+        secret
+    }
+
     /// All that it holds.
     pub fn shared(&self) -> &Shared {
         self.simulator.shared()
