@@ -46,16 +46,16 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Where not one group could be looked at, it is no matter of a group: why.
-    pub fn saw_nothing(&mut self) -> Option<KisiError> {
+    /// Where not one group could be looked at, it may be no matter of a group: which failure tells.
+    pub fn saw_nothing(&self) -> Option<usize> {
         let seen = self.grants.groups.len() + self.groups_missing.len() + self.distrusted.len();
         if seen > 0 || self.failed.is_empty() {
             return None;
         }
-        // The key is refused where it is refused for each of them.
+        // It may be the key where each of them is forbidden.
         let mut failed = self.failed.iter();
         let other = failed.position(|(_, error)| !error.is_key_dead());
-        Some(self.failed.swap_remove(other.unwrap_or_default()).1)
+        Some(other.unwrap_or_default())
     }
 
     /// Groups of which nothing is concluded, and why.

@@ -29,10 +29,18 @@ pub fn store(error: DbErr) -> Status {
 
 /// What Kisi said to a key that was saved before.
 pub fn kisi(error: KisiError) -> Status {
-    if error.is_key_dead() {
-        return missing_step(
-            "the Kisi key does not work any more: save another one (RotateApiKey)",
-        );
+    match error.status() {
+        Some(401) => {
+            return missing_step(
+                "the Kisi key does not work any more: save another one (RotateApiKey)",
+            );
+        }
+        Some(403) => {
+            return missing_step(
+                "Kisi does not let the key do this: look at the rights of its owner, and at the Kisi plan",
+            );
+        }
+        _ => {}
     }
     if error.is_transient() || error.is_outcome_unknown() {
         tracing::warn!(error = %error, "Kisi did not answer a call");

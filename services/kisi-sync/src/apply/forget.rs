@@ -119,7 +119,10 @@ impl Engine {
         };
         let found = match self.search(attempt, Lane::Grant, &person.email).await {
             // One of two is not known to be ours.
-            Err(Trouble::Refused { .. }) => None,
+            Err(Trouble::Refused {
+                failure: "identity_conflict",
+                ..
+            }) => None,
             found => found?,
         };
         let key = metadata_key(&self.gym);

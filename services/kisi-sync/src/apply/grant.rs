@@ -34,6 +34,10 @@ impl Engine {
         };
         let request = NewGroupAssignment::basic(group, model.kisi_user_id, kisi_window(window));
         let turn = self.turn(attempt, lane).await?;
+        if let Some(code) = self.key.is_forbidden(attempt, group) {
+            attempt.refuse(row, group, "kisi_refused", code);
+            return Ok(());
+        }
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);
         match self
@@ -48,6 +52,7 @@ impl Engine {
                 attempt.outcome.granted += 1;
                 self.brake.gained();
                 self.brake.wrote(group);
+                self.key.allow(group);
                 Ok(())
             }
             Err(KisiError::RateLimited { .. }) => Ok(()),
@@ -87,6 +92,9 @@ impl Engine {
         if conflict {
             attempt.refuse(row, group, "kisi_refused", code);
             return Ok(());
+        }
+        if error.status() == Some(403) {
+            self.key.forbid(attempt, group, code);
         }
         match self.trouble(error).await {
             Trouble::Refused { failure, code } => {

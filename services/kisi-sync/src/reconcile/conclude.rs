@@ -121,7 +121,7 @@ impl Pass {
             state::attend(&txn, &self.gym, NOT_SHOWN, subject, message, who, now).await?;
         }
         if !failing.is_empty() {
-            let message = "Rights of the same members could not be given in two reconciles running: the last sync's failures name them.";
+            let message = "Rights of the same members could not be given or taken in two reconciles running: the last sync's failures name them. Where Kisi refuses them, look at the rights of the key's owner and at the Kisi plan.";
             state::attend(&txn, &self.gym, "grants_failing", "", message, "staff", now).await?;
         }
         if writer {
@@ -183,7 +183,7 @@ fn unseen_again(
             ),
             _ if !again.contains(&("observe", *group)) => continue,
             error if error.is_key_dead() => (
-                "The key may not see who has a right in this group: give its owner the rights, or choose another group for its plans.",
+                "Kisi does not let the key see who has a right in this group, because of its owner's rights or the Kisi plan: give the owner the rights, look at the Kisi plan, or choose another group for its plans.",
                 "staff",
             ),
             _ => (

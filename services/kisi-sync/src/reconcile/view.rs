@@ -12,6 +12,7 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use super::ReconcileError;
 use crate::brake::Brake;
 use crate::held;
+use crate::key_check;
 use crate::observe::{self, GroupsSeen, Known, Observed};
 use crate::shared::Shared;
 use crate::sharing::{self, Shared as Shares};
@@ -83,10 +84,18 @@ impl View {
         let mut groups: BTreeSet<i64> = self.associations()?.into_values().collect();
         groups.extend(self.rows.iter().map(|row| row.group_id));
         let mut observed = self.observe_groups(kisi, lane, &groups, now).await?;
-        match observed.saw_nothing() {
-            Some(error) => Err(error.into()),
-            None => Ok(observed),
+        let Some(why) = observed.saw_nothing() else {
+            return Ok(observed);
+        };
+        let error = observed.failed.swap_remove(why);
+        if let (Some(403), Some(owner)) = (error.1.status(), self.integration.owner_user_id) {
+            observed.requests += 1;
+            if key_check::still_may(kisi, lane, owner).await? {
+                observed.failed.insert(why, error);
+                return Ok(observed);
+            }
         }
+        Err(error.1.into())
     }
 
     /// Lists these groups.

@@ -123,16 +123,45 @@ async fn a_group_that_the_key_may_not_list_leaves_the_key_alive() {
     replica.stop().await;
 }
 
-/// Where not one group may be listed, it is the key.
+/// The owner's role is seen: it is no matter of the key, and what can be done without a list is done.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_may_list_no_group_needs_attention() {
+async fn a_key_that_may_list_no_group_is_no_dead_one() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    with_drift(&stage, &mut replica).await;
+    for shown in [0, 2] {
+        let fault = Fault::Status(403);
+        stage
+            .kisi
+            .fail_after(1, "GET", "/role_assignments", 2, fault)
+            .await;
+        assert_eq!(replica.sync().await.state, "done_with_failures");
+        let integration = replica.integration().await;
+        assert_eq!(integration.key.unwrap().status, "ok");
+        let attention = integration.attention;
+        assert_eq!(attention.len(), shown, "{attention:?}");
+        for matter in attention {
+            assert_eq!([&matter.what, &matter.who], ["listing_failing", "staff"]);
+            assert!(matter.message.contains("Kisi plan"), "{matter:?}");
+        }
+    }
+    assert_eq!(sizes(&stage).await, (2, 0));
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    let told = stage.answer("m2", |told| told.version == 2).await;
+    assert_eq!(told.outcome, "revoked");
+    replica.stop().await;
+}
+
+/// Her role is gone since the pass began, and with it every list.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_loses_its_rights_while_groups_are_listed_needs_attention() {
     let stage = Stage::set(On::Sqlite).await;
     let mut replica = stage.start().await;
     with_drift(&stage, &mut replica).await;
     let fault = Fault::Status(403);
     stage
         .kisi
-        .fail_after(1, "GET", "/role_assignments", 2, fault)
+        .fail_after(1, "GET", "/role_assignments", 3, fault)
         .await;
     assert_eq!(replica.sync().await.state, "failed");
     let shown = replica.integration().await.attention;
