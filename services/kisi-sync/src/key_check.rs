@@ -77,7 +77,7 @@ pub async fn check(shared: &Shared, login: &Login) -> Result<CheckedKey, Status>
         .current_organization(lane)
         .await
         .map_err(refusal::new_key)?;
-    let role = match owner_role(&kisi, lane, user.id).await {
+    let role = match role_that_works(&kisi, lane, user.id).await {
         Ok(role) => role,
         Err(error) if error.status() == Some(403) => {
             return Err(refusal::invalid(

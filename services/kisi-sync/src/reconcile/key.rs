@@ -6,7 +6,7 @@ use sea_orm::{ActiveValue, ColumnTrait, EntityTrait, QueryFilter, TransactionTra
 
 use super::{Pass, ReconcileError};
 use crate::key_check::{self, OwnerRole, Surroundings};
-use crate::store::{integrations, syncs};
+use crate::store::{integrations, key_checks, syncs};
 
 /// Shorter than from one scheduled pass to the next, and longer than one bad moment of Kisi's.
 const A_WHILE: i64 = 10 * 60 * 1_000_000;
@@ -24,7 +24,7 @@ impl Pass {
         self.report.requests += 1;
         let role = key_check::owner_role(kisi, Lane::Reconcile, owner).await?;
         if role.id.is_empty() {
-            return Err(self.why_no_role(kisi).await);
+            self.do_without_role(kisi).await?;
         }
         let mut surroundings = None;
         if self.is_hourly(integration) {
@@ -72,20 +72,28 @@ impl Pass {
     }
 
     /// A list without any role of the owner's: she has lost it, or the list is short. What only
-    /// administrators may see tells; and what passes have not found for a while is not there.
-    async fn why_no_role(&mut self, kisi: &HttpKisi) -> ReconcileError {
+    /// administrators may see tells; and what passes have not found for a while is not there. One that
+    /// was not seen either when the key was saved, because it comes by a team, is not lost.
+    async fn do_without_role(&mut self, kisi: &HttpKisi) -> Result<(), ReconcileError> {
         self.report.requests += 1;
-        let seen = kisi.list_integrations(Lane::Reconcile).await;
-        let unseen = ReconcileError::RoleUnseen;
-        let since = syncs::failing_since(&self.shared.db, &self.gym, &unseen.to_string()).await;
-        match (seen, since) {
-            (Err(error), _) if error.status() == Some(403) => ReconcileError::KeyWithoutRights,
-            (Err(error), _) => error.into(),
-            (_, Err(error)) => error.into(),
-            (_, Ok(Some(since))) if self.shared.now() - since > A_WHILE => {
-                ReconcileError::KeyWithoutRights
+        match kisi.list_integrations(Lane::Reconcile).await {
+            Ok(_) => {}
+            Err(error) if error.status() == Some(403) => {
+                return Err(ReconcileError::KeyWithoutRights);
             }
-            _ => unseen,
+            Err(error) => return Err(error.into()),
+        }
+        let held = key_checks::find(&self.shared.db, &self.gym).await?;
+        if held.is_some_and(|held| held.owner_role.is_empty()) {
+            return Ok(());
+        }
+        let unseen = ReconcileError::RoleUnseen;
+        let since = syncs::failing_since(&self.shared.db, &self.gym, &unseen.to_string()).await?;
+        match since {
+            Some(since) if self.shared.now() - since > A_WHILE => {
+                Err(ReconcileError::KeyWithoutRights)
+            }
+            _ => Err(unseen),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One thing that Kisi forbids while the key works: it is shown, not asked again and again, and
 //! everything else goes on.
 
+use contracts::integration::v1 as api;
+use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
 use serde_json::json;
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, Stage};
@@ -234,5 +236,47 @@ async fn who_only_loses_does_not_wait_for_who_is_looked_for() {
         })
         .await;
     assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    replica.stop().await;
+}
+
+/// A role that comes by a team is in no list of the owner's own rights. Whether such a key will do is
+/// seen by what only administrators may ask, when it is saved and in each pass alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_owner_shows_no_role_is_saved_and_works_or_is_not_saved() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.directory.decide(GYM, "m1", 1, &[PLAN]).await;
+    let unseen = || SimulatorFault {
+        method: Some("GET".to_owned()),
+        route: Some("/role_assignments".to_owned()),
+        kind: FaultKind::ShortList,
+        count: Some(1),
+        skip: 0,
+    };
+    let add = |fault| stage.kisi.shared().lock().faults.add(fault);
+    // What only administrators may ask is forbidden.
+    add(unseen());
+    forbid(&stage, ("GET", "/integrations"), 2).await;
+    let refused = replica.enable(&stage.kisi.api_key()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    assert!(refused.message().contains("administrator"), "{refused:?}");
+
+    stage.kisi.clear_faults();
+    add(unseen());
+    stage.set_up(&mut replica).await;
+    for _ in 0..2 {
+        add(unseen());
+        let sync = replica.sync().await;
+        assert_eq!(sync.state, "done", "{sync:?}");
+        assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    }
+    // Its rights can go all the same.
+    add(unseen());
+    forbid(&stage, ("GET", "/integrations"), 1).await;
+    assert_eq!(replica.sync().await.state, "failed");
+    let shown = replica.integration().await;
+    let what = |matter: &api::Attention| matter.what.clone();
+    let what: Vec<String> = shown.attention.iter().map(what).collect();
+    assert_eq!(what, ["key_rights"]);
     replica.stop().await;
 }
