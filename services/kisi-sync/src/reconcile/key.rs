@@ -33,24 +33,24 @@ impl Pass {
         }
         let now = self.shared.now();
         let txn = self.shared.db.begin().await?;
-        let surroundings = surroundings.as_ref();
-        key_check::keep(&txn, &self.gym, &role.id, surroundings, now).await?;
         // No part of what others are told of the integration.
         let checked = integrations::ActiveModel {
             key_checked_at: ActiveValue::Set(Some(now)),
             owner_is_owner: ActiveValue::Set(role.is_owner),
             ..Default::default()
         };
-        let kept = integrations::Entity::update_many()
+        let done = integrations::Entity::update_many()
             .set(checked)
             .filter(integrations::Column::GymId.eq(&self.gym))
-            .filter(integrations::Column::KeyVersion.eq(integration.key_version))
+            .filter(integrations::Column::KeyVersion.eq(self.key_version))
             .exec(&txn)
             .await?;
-        if kept.rows_affected == 0 {
-            // Another key was saved meanwhile, and this says nothing of it.
-            return Ok(txn.rollback().await?);
+        if done.rows_affected == 0 {
+            // Another key was saved meanwhile: the pass is begun anew with that one.
+            return Err(ReconcileError::NotOwner);
         }
+        let surroundings = surroundings.as_ref();
+        key_check::keep(&txn, &self.gym, &role.id, surroundings, now).await?;
         Ok(txn.commit().await?)
     }
 
