@@ -38,6 +38,8 @@ pub struct Leases {
     held: RwLock<HashMap<String, LeaseProof>>,
     /// When all were renewed. Two statements that do it at once could wait for each other.
     renewed: tokio::sync::Mutex<Option<Instant>>,
+    /// One lease is taken at a time.
+    taking: tokio::sync::Mutex<()>,
     /// The process is about to end.
     leaving: AtomicBool,
 }
@@ -122,6 +124,7 @@ impl Leases {
             ttl,
             held: RwLock::default(),
             renewed: tokio::sync::Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             leaving: AtomicBool::new(false),
         }
     }
@@ -287,6 +290,11 @@ impl Leases {
 
     /// Above its share a replica takes only what nobody else has taken for a while.
     async fn take(&self, key: &str, above: bool) -> Result<Option<LeaseProof>, DbErr> {
+        // Two of this process would find the lease taken: the later one by somebody else, it seems.
+        let _alone = self.taking.lock().await;
+        if let Some(proof) = self.held(key) {
+            return Ok(Some(proof));
+        }
         if self.is_leaving() {
             return Ok(None);
         }

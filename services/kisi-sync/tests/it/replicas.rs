@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
 use futures_util::{FutureExt, Stream, StreamExt};
-use kisi_sync::ownership::Leases;
+use kisi_sync::ownership::{Leases, Owner};
 use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
@@ -429,4 +429,30 @@ async fn a_lease_that_the_database_did_not_take_back_is_not_lost() {
     // It is given back now, and there is nobody else to take it.
     leases.tick(&keys).await.unwrap();
     assert!(leases.held(&key).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_ask_at_once_for_a_new_lease_are_told_that_it_is_here() {
+    let database = testkit::TestDatabase::create().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!(
+        "sqlite://{}?mode=rwc",
+        folder.path().join("sync.sqlite").display()
+    );
+    for url in [database.url().to_owned(), file] {
+        let db = kisi_sync::store::open(&url.into()).await.unwrap();
+        let ttl = Duration::from_secs(600);
+        let leases = Leases::new(db, "one".to_owned(), "http://one".to_owned(), ttl);
+        for user in 1..=20 {
+            let key = Leases::key_of_user(user);
+            let asked = futures_util::future::join_all((0..8).map(|_| leases.owner(&key))).await;
+            for owner in asked {
+                let Owner::Here(lease) = owner.unwrap() else {
+                    panic!("it is somebody else's");
+                };
+                assert_eq!(lease.epoch(), 1);
+                assert!(!lease.lost().is_cancelled());
+            }
+        }
+    }
 }
