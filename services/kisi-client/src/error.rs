@@ -115,8 +115,8 @@ impl KisiError {
     /// 401 or 403: the key died, or its owner lost the rights, or the plan does not include this.
     ///
     /// Not to be asked of an unlock, where a 403 is about the member and the code says what. Of a
-    /// single grant a 403 may also mean that its owner holds less than was to be given; then
-    /// [`crate::KisiRead::current_login`] still answers.
+    /// single request a 403 may also be about one group, one person or the plan; then the key's
+    /// owner still has a role ([`crate::model::AssignmentFilter::User`]).
     pub fn is_key_dead(&self) -> bool {
         matches!(
             self,
