@@ -187,7 +187,17 @@ impl Engine {
         attempt.outcome.requests += 1;
         let of_user = AssignmentFilter::User(user);
         let rights = self.kisi.list_role_assignments(Lane::Grant, of_user);
-        let rights = self.ask(rights).await?;
+        let rights = match self.ask(rights).await {
+            // Who is not there has none, and the DELETE will say so.
+            Err(refusal @ Trouble::Refused { .. }) => {
+                attempt.outcome.requests += 1;
+                return match self.ask(self.kisi.find_user(Lane::Grant, user)).await? {
+                    Some(_) => Err(refusal),
+                    None => Ok(true),
+                };
+            }
+            rights => rights?,
+        };
         let is_erased = attempt.snapshot.member.erased;
         let mut rights_left = rights.items.iter();
         Ok(rights.complete

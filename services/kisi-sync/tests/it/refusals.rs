@@ -201,6 +201,36 @@ async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_postgres()
 }
 
 /// The user of a new e-mail is not found for a moment; the former one's right is still ours to take.
+/// Staff removed the user, and Kisi answers 404 to what is asked about its rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erased_member_whose_user_is_gone_is_answered() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let user = stage.kisi.user_of("m1@example.com");
+    let gone = serde_json::json!({ "action": "delete_user", "user_id": user });
+    stage.kisi.by_hand(gone).await;
+    let missing = Fault::Status(404);
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", u64::MAX, missing)
+        .await;
+    erase(&stage, "m1", 2).await;
+    stage.answer("m1", |told| told.outcome == "erased").await;
+    // Whoever is there stays until her rights can be told.
+    erase(&stage, "m2", 2).await;
+    stage
+        .answer("m2", |told| told.failure.as_deref() == Some("kisi_refused"))
+        .await;
+    let m2 = "m2@example.com".to_owned();
+    assert!(stage.kisi.emails_of_users().contains(&m2));
+    stage.kisi.clear_faults();
+    replica.sync().await;
+    stage.answer("m2", |told| told.outcome == "erased").await;
+    assert!(!stage.kisi.emails_of_users().contains(&m2));
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one() {
     let stage = Stage::set(On::Sqlite).await;
