@@ -260,21 +260,27 @@ impl Engine {
             () = self.stop.cancelled() => return Err(Trouble::NotOwner),
             () = self.key.over() => return Err(Trouble::Paused),
         };
+        if !attempt.snapshot.is_fresh(self.shared.now()) {
+            let member = &attempt.snapshot.member;
+            let held = members::version(&self.shared.db, &self.gym, &member.member_id).await?;
+            if held != Some(member.version) {
+                return Err(Trouble::Superseded);
+            }
+        }
+        self.may_send()?;
+        Ok(turn)
+    }
+
+    /// To be asked last before a request leaves: a process that was held still while it waited for
+    /// the database must not send what it was about to.
+    pub(super) fn may_send(&self) -> Result<(), Trouble> {
         if !self.lease.covers(self.shared.request_timeout) {
             return Err(Trouble::NotOwner);
         }
         if self.pause.is_on() || self.key.is_over() {
             return Err(Trouble::Paused);
         }
-        if attempt.snapshot.is_fresh(self.shared.now()) {
-            return Ok(turn);
-        }
-        let member = &attempt.snapshot.member;
-        let held = members::version(&self.shared.db, &self.gym, &member.member_id).await?;
-        if held != Some(member.version) {
-            return Err(Trouble::Superseded);
-        }
-        Ok(turn)
+        Ok(())
     }
 
     pub(crate) async fn write(&self, attempt: &mut Attempt) -> Result<(), Trouble> {

@@ -62,6 +62,7 @@ impl Engine {
         let now = self.shared.now();
         if !attempt.snapshot.is_fresh(now) {
             attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+            self.may_send()?;
         }
         // What others hold and do not want either is not left to them: they may not get to it.
         let theirs = attempt.snapshot.shared.get(&assignment).copied().flatten();

@@ -37,6 +37,7 @@ impl Engine {
         let turn = self.turn(attempt, Lane::Grant).await?;
         let now = self.shared.now();
         attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+        self.may_send()?;
         if attempt.snapshot.wanted(now)?.get(&group) != Some(&window) {
             // Another gym that shares it has decided meanwhile.
             return Ok(());
