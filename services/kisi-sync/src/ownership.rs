@@ -140,10 +140,20 @@ impl Leases {
         held.get(key).filter(|proof| proof.is_held()).cloned()
     }
 
+    /// Whether the lease is held, or was and has not been given back yet.
+    fn knows(&self, key: &str) -> bool {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.contains_key(key)
+    }
+
     /// Who works on it; takes the lease when nobody does.
     pub async fn owner(&self, key: &str) -> Result<Owner, DbErr> {
         if let Some(proof) = self.held(key) {
             return Ok(Owner::Here(proof));
+        }
+        // Of another's gym nobody waits for those who take.
+        if let Some(address) = self.elsewhere(key).await? {
+            return Ok(Owner::There(address));
         }
         if let Some(proof) = self.take(key, false).await? {
             return Ok(Owner::Here(proof));
@@ -308,6 +318,11 @@ impl Leases {
                 self.ttl_micros()
             ),
             _ => format!("leases.expires_at < {}", self.database_now()),
+        };
+        // Taken by a call that was given up before it knew, it would be renewed for ever and nobody's.
+        let free = match self.knows(key) {
+            true => free,
+            false => format!("({free} OR leases.holder = $2)"),
         };
         let sql = format!(
             // Who lives is not even waited for.

@@ -61,6 +61,8 @@ async fn leave(shared: &Shared) -> Result<(), DbErr> {
 
 /// One round: renew, take, start, stop.
 pub async fn keep_in_step(shared: &Arc<Shared>) -> Result<(), DbErr> {
+    // Not those that another round starts meanwhile.
+    let mut others = shared.workers.gyms();
     let rows = integrations::list_enabled(&shared.db).await?;
     let keys: BTreeSet<String> = rows.iter().map(|(_, key)| key.clone()).collect();
     shared.leases.tick(&keys).await?;
@@ -71,7 +73,6 @@ pub async fn keep_in_step(shared: &Arc<Shared>) -> Result<(), DbErr> {
             here.insert(gym);
         }
     }
-    let mut others = shared.workers.gyms();
     others.retain(|gym| !here.contains(gym));
     shared.workers.stop(&others).await;
     Ok(())
@@ -114,11 +115,14 @@ async fn give_back(
     let mut given = given.ready_chunks(leases.len().max(1));
     let mut all = Ok(());
     while let Some(given) = given.next().await {
-        // The others need not wait for their next round.
         all = all.and(given.into_iter().collect());
-        all = all.and(shared.leases.tell_others().await);
+        // The others need not wait for their next round. It is heard here too, and a gym whose turn to
+        // be given back is yet to come would be taken up again.
+        if shared.leases.is_leaving() {
+            all = all.and(shared.leases.tell_others().await);
+        }
     }
-    all
+    all.and(shared.leases.tell_others().await)
 }
 
 /// Whoever takes over does not know when we last sent.
