@@ -252,8 +252,12 @@ impl Pass {
         }
         self.key_version = integration.key_version;
         rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
-        self.is_mapping = self.sync.activation == "associations"
-            || syncs::owe_mapping(&self.shared.db, &self.gym).await?;
+        // A first one owes nothing to a mapping of before.
+        self.is_mapping = match self.sync.activation.as_str() {
+            "associations" => true,
+            "first" => false,
+            _ => syncs::owe_mapping(&self.shared.db, &self.gym).await?,
+        };
         let now = self.shared.now();
         if self.sync.activation == "first" {
             held::end_all(&self.shared.db, &self.gym, now).await?;

@@ -126,17 +126,15 @@ impl Setup {
         }
         let now = self.shared.now();
         let txn = self.shared.db.begin().await.map_err(refusal::store)?;
-        // What checks found is written before the row is held, as passes do it.
-        let before = integrations::find(&txn, gym).await;
-        let before = before.map_err(refusal::store)?;
-        key_check::keep_saved(&txn, gym, before.as_ref(), &new.checked, now)
-            .await
-            .map_err(refusal::store)?;
+        // First, as whoever writes what checks found does.
         let held = state::locked(&txn, gym).await.map_err(refusal::store)?;
         let held = held
             .filter(|row| row.enabled)
             .ok_or_else(|| refusal::missing_step("no Kisi key is saved (EnableIntegration)"))?;
         let moves = may_move(&held, &new.checked)?;
+        key_check::keep_saved(&txn, gym, Some(&held), &new.checked, now)
+            .await
+            .map_err(refusal::store)?;
         if moves {
             forget_people(&txn, gym).await.map_err(refusal::store)?;
         }
