@@ -189,10 +189,9 @@ pub async fn settle(
     let is_marked = held.retry_at != snapshot.member.retry_at;
     let newest = held.version == version && !asked_again && !is_marked;
     let told = held.answered_version >= version
-        && outcome.word() != "granted"
-        && outcome.word() != "revoked"
-        // Whoever rebuilds the table of what is ours needs the row that took another's place.
-        && outcome.windows + outcome.duplicates == 0
+        // Whoever rebuilds the table of what is ours needs each row that came, went or took another's
+        // place, whatever else was refused.
+        && outcome.granted + outcome.revoked + outcome.windows + outcome.duplicates == 0
         && held.failure.as_deref() == outcome.failure
         && held.held_by.is_some() == outcome.held
         && !snapshot.member.others_changed();

@@ -242,7 +242,9 @@ impl Situation<'_> {
             .filter(|row| row.state == INTENDED && !self.refused.groups.contains(&row.group_id))
             .collect();
         let missing = self.missing();
-        if intended.is_empty() && missing.is_empty() {
+        // Rights of a former user are not those of whoever is nobody's user yet.
+        let needs_user = self.user.is_none() && !self.wanted.is_empty();
+        if intended.is_empty() && missing.is_empty() && !needs_user {
             return None;
         }
         if self.user.is_none() {

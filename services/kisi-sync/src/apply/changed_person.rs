@@ -90,8 +90,9 @@ impl Engine {
         }
         let placed = self.place(attempt, lane, person).await;
         let now = &attempt.snapshot.member;
-        if placed.is_err() && now.kisi_user_id.is_none() && now.conflict.is_none() {
-            // Still the former one, or the rights that stand would be taken for the new one's.
+        if now.kisi_user_id.is_none() && now.conflict.is_none() {
+            // Refused, or told to wait: still the former one, or the rights that stand would be taken for
+            // the new one's.
             attempt.snapshot.member = before;
         }
         attempt.changes.push(Change::Person);

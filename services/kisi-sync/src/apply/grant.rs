@@ -93,11 +93,12 @@ impl Engine {
             attempt.refuse(row, group, "kisi_refused", code);
             return Ok(());
         }
-        if error.status() == Some(403) {
-            self.key.forbid(attempt, group, code);
-        }
+        let is_forbidden = error.status() == Some(403);
         match self.trouble(error).await {
             Trouble::Refused { failure, code } => {
+                if is_forbidden {
+                    self.key.forbid(attempt, group, code.clone());
+                }
                 attempt.refuse(row, group, failure, code);
                 Ok(())
             }

@@ -20,7 +20,7 @@ use crate::store::integrations;
 use crate::worker::DeadKey;
 
 /// For how long the answer about the owner's role holds.
-const ANSWER_HOLDS: Duration = Duration::from_secs(60);
+const ANSWER_HOLDS: Duration = Duration::from_secs(10);
 
 /// So many members in a row tell that a group is forbidden, and not a person.
 const ENOUGH: u32 = 3;

@@ -38,12 +38,23 @@ impl Engine {
         attempt.sends(self.shared.now());
         let of_user = AssignmentFilter::User(user);
         let listing = self.kisi.list_role_assignments(lane, of_user);
-        let listing = self.ask(listing).await?;
-        if !listing.complete {
-            return Err(Trouble::Unclear);
-        }
+        let listing = match self.ask(listing).await {
+            // Who is not there has none; a grant will say so too, and makes the user anew.
+            Err(refusal @ Trouble::Refused { .. }) => {
+                if self.ask(self.kisi.find_user(lane, user)).await?.is_some() {
+                    return Err(refusal);
+                }
+                Vec::new()
+            }
+            listing => {
+                let listing = listing?;
+                if !listing.complete {
+                    return Err(Trouble::Unclear);
+                }
+                listing.items
+            }
+        };
         let rights: Vec<RoleAssignment> = listing
-            .items
             .into_iter()
             .filter(|right| right.assignee_id == user)
             .collect();

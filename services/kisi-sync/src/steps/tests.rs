@@ -193,8 +193,10 @@ fn a_former_right_stays_while_the_new_one_cannot_be_given_and_goes_when_others_g
     let mut case = case(&[5], vec![of_former(1, 5)]);
     // The new person is somebody else's: nobody is known any more, and nothing is taken away.
     case.user_known = false;
+    assert_eq!(case.next(), Some(Step::FindUser));
+    case.refused.person = true;
     assert_eq!(case.next(), None);
-    case.user_known = true;
+    (case.user_known, case.refused.person) = (true, false);
     case.others = vec![5];
     assert_eq!(case.next(), Some(Step::Revoke { row: 1, group: 5 }));
 }

@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
+use crate::refusals::erase;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_past_the_line_are_held_and_survive_a_restart() {
@@ -29,6 +30,9 @@ async fn events_past_the_line_are_held_and_survive_a_restart() {
         assert_eq!(told.failure.as_deref(), Some("brake"));
         assert_eq!(told.grants.len(), 1);
     }
+    erase(&stage, "m5", 2).await;
+    let told = stage.answer("m5", |answer| answer.version == 2).await;
+    assert_eq!(told.outcome, "held", "{told:?}");
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 4);
 
     // The counts and the plan are the tables': a restart changes neither.
@@ -39,7 +43,7 @@ async fn events_past_the_line_are_held_and_survive_a_restart() {
     };
     let plans = replica.client.list_held_plans(gym.clone()).await.unwrap();
     let plan = plans.into_inner().held_plans.remove(0);
-    assert_eq!((plan.class.as_str(), plan.revokes), ("explained", 2));
+    assert_eq!((plan.class.as_str(), plan.revokes), ("explained", 3));
     // A sync leaves them as they are, and asks no second time.
     let sync = replica.sync().await;
     assert_eq!((sync.state.as_str(), sync.in_sync), ("held", false));
@@ -62,7 +66,9 @@ async fn events_past_the_line_are_held_and_survive_a_restart() {
             answer.version == 2 && answer.outcome == "revoked"
         })
         .await;
-    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    // Who waits for it hears that she is forgotten, though the sync told her news in between.
+    stage.answer("m5", |told| told.outcome == "erased").await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
     testkit::eventually("nothing needs attention", SOON, async || {
         replica.integration().await.state == "active"
     })

@@ -40,7 +40,7 @@ async fn look_at(replica: &mut Running, member: &str) {
     replica.client.sync_member(request).await.unwrap();
 }
 
-async fn erase(stage: &Stage, member: &str, version: i64) {
+pub(crate) async fn erase(stage: &Stage, member: &str, version: i64) {
     let mut person = stage.directory.put(GYM, member, version, &[]);
     person.erased = true;
     let mut state = person.state.clone().unwrap();
@@ -281,6 +281,51 @@ async fn a_revoke_that_has_to_wait_counts_once() {
     let db = tables(&stage).await;
     assert_eq!(rows(&db, "select id from losses").await, 1);
     stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_that_has_to_wait_moves_the_right() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let wait = Fault::Status(429);
+    stage.kisi.fail("POST", "/users", 1, wait).await;
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    replica.sync().await;
+    let told = stage
+        .answer("m1", |told| !told.grants.is_empty() && told.version == 1)
+        .await;
+    let new = || stage.kisi.emails_of_users();
+    assert!(new().contains(&"new@example.com".to_owned()), "{told:?}");
+    let user = stage.kisi.user_of("new@example.com");
+    let left = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["assignee_id"].as_i64(), Some(user));
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+/// Staff removed the user of somebody who is to be let in, and Kisi refuses to list its rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_user_any_more_is_made_one_though_rights_cannot_be_listed() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let user = stage.kisi.user_of("m1@example.com");
+    let gone = serde_json::json!({ "action": "delete_user", "user_id": user });
+    stage.kisi.by_hand(gone).await;
+    let missing = Fault::Status(404);
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", 1, missing)
+        .await;
+    look_at(&mut replica, "m1").await;
+    let is_new = |row: &serde_json::Value| row["assignee_id"].as_i64() != Some(user);
+    eventually("she is let in again", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.iter().any(is_new)
+    })
+    .await;
     replica.stop().await;
 }
 

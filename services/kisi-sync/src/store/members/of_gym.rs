@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{FromQueryResult, QueryOrder, QuerySelect, Statement, Value};
 
-use super::{Cause, Column, Entity, Model};
+use super::{Cause, Column, Entity, HELD_PLAN, Model};
 use crate::store::{applied_grants, columns, places};
 
 /// All members of a gym, by id.
@@ -242,9 +242,15 @@ pub async fn mark_pending<C: ConnectionTrait>(
         false => Expr::col(Column::Approved),
     };
     for part in members.chunks(500) {
-        Entity::update_many()
+        let mut waiting = Entity::update_many()
             .col_expr(Column::Approved, approval())
-            .col_expr(Column::RetryAt, Expr::value(now))
+            .col_expr(Column::RetryAt, Expr::value(now));
+        if approved && cause.kind == HELD_PLAN {
+            // It covers the loss, whatever this waited for before.
+            let cause = Expr::value(cause.stored(now));
+            waiting = waiting.col_expr(Column::LookCause, cause);
+        }
+        waiting
             .filter(Column::GymId.eq(gym))
             .filter(Column::MemberId.is_in(part.iter().cloned()))
             .filter(Column::Pending.eq(true))
