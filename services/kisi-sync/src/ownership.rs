@@ -21,7 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, Statement};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, EntityTrait, QueryResult, Statement,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +52,8 @@ pub struct LeaseProof {
     key: String,
     epoch: i64,
     valid_until: Arc<Mutex<Instant>>,
+    /// It is about to be given back.
+    going: Arc<AtomicBool>,
     lost: CancellationToken,
 }
 
@@ -62,6 +66,11 @@ impl LeaseProof {
     /// Whether it holds now.
     pub fn is_held(&self) -> bool {
         self.covers(Duration::ZERO)
+    }
+
+    /// Whether it is about to be given back: what was begun under it goes on, and nothing else begins.
+    pub fn is_going(&self) -> bool {
+        self.going.load(Ordering::SeqCst)
     }
 
     /// Keeps the lease in the same hands until the transaction ends; false when others have it. It is
@@ -134,10 +143,11 @@ impl Leases {
         format!("kisi-user:{user}")
     }
 
-    /// This replica's proof, if it holds the lease.
+    /// This replica's proof, if it holds the lease and is to go on with it.
     pub fn held(&self, key: &str) -> Option<LeaseProof> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.get(key).filter(|proof| proof.is_held()).cloned()
+        let proof = held.get(key)?;
+        (proof.is_held() && !proof.is_going()).then(|| proof.clone())
     }
 
     /// Whether the lease is held, or was and has not been given back yet.
@@ -158,10 +168,8 @@ impl Leases {
         if let Some(proof) = self.take(key, false).await? {
             return Ok(Owner::Here(proof));
         }
-        match leases::Entity::find_by_id(key.to_owned())
-            .one(&self.db)
-            .await?
-        {
+        let row = leases::Entity::find_by_id(key.to_owned()).one(&self.db);
+        match self.in_time(row).await? {
             Some(row) if !row.address.is_empty() => Ok(Owner::There(row.address)),
             _ => Err(DbErr::RecordNotFound(format!("leases {key}"))),
         }
@@ -178,7 +186,7 @@ impl Leases {
             self.database_now()
         );
         let values = [key.to_owned().into(), self.replica.clone().into()];
-        let row = self.db.query_one_raw(self.statement(&sql, values)).await?;
+        let row = self.find(&sql, values).await?;
         row.map(|row| row.try_get("", "address")).transpose()
     }
 
@@ -252,7 +260,7 @@ impl Leases {
             return Ok(());
         }
         let sql = "SELECT pg_notify('kisi_sync', 'leases')";
-        self.db.execute_unprepared(sql).await.map(drop)
+        self.execute(sql, []).await
     }
 
     /// Gives every lease back, so that another replica need not wait for them to run out.
@@ -271,12 +279,9 @@ impl Leases {
 
     /// No gym wants it any more: it runs out by itself.
     async fn disown(&self, proof: &LeaseProof) -> Result<(), DbErr> {
-        let sql = "UPDATE leases SET holder = '' WHERE lease_key = $1 AND holder = $2";
-        let values = [proof.key.clone().into(), self.replica.clone().into()];
-        self.db
-            .execute_raw(self.statement(sql, values))
-            .await
-            .map(drop)
+        let sql = "UPDATE leases SET holder = '' \
+             WHERE lease_key = $1 AND holder = $2 AND epoch = $3";
+        self.execute(sql, self.values_of(proof)).await
     }
 
     /// Renews all that this replica has, in one statement however many they are: the epoch of each,
@@ -289,7 +294,8 @@ impl Leases {
             now = self.database_now()
         );
         let values = [self.ttl_micros().into(), self.replica.clone().into()];
-        let rows = self.db.query_all_raw(self.statement(&sql, values)).await?;
+        let rows = self.db.query_all_raw(self.statement(&sql, values));
+        let rows = self.in_time(rows).await?;
         rows.iter()
             .map(|row| {
                 let epoch = row.try_get("", "epoch")?;
@@ -340,14 +346,14 @@ impl Leases {
             self.address.clone().into(),
             self.ttl_micros().into(),
         ];
-        let taken = self.db.query_one_raw(self.statement(&sql, values)).await?;
-        let Some(row) = taken else {
+        let Some(row) = self.find(&sql, values).await? else {
             return Ok(None);
         };
         let proof = LeaseProof {
             key: key.to_owned(),
             epoch: row.try_get("", "epoch")?,
             valid_until: Arc::new(Mutex::new(asked + self.ttl)),
+            going: Arc::default(),
             lost: CancellationToken::new(),
         };
         tracing::info!(lease.key = %key, lease.epoch = proof.epoch, "This replica works on {key} now");
@@ -380,6 +386,47 @@ impl Leases {
             }
             _ => "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)",
         }
+    }
+
+    /// What the database answers, if that still helps a lease. A connection whose other end is gone says
+    /// nothing for minutes, and the next statement has another one.
+    pub async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, DbErr>>,
+    ) -> Result<T, DbErr> {
+        if self.db.get_database_backend() == DbBackend::Sqlite {
+            return asked.await;
+        }
+        let answer = tokio::time::timeout(self.ttl / 3, asked).await;
+        let late = || DbErr::Custom("the database has not answered in time".to_owned());
+        answer.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn execute<const N: usize>(
+        &self,
+        sql: &str,
+        values: [sea_orm::Value; N],
+    ) -> Result<(), DbErr> {
+        let done = self.db.execute_raw(self.statement(sql, values));
+        self.in_time(done).await.map(drop)
+    }
+
+    async fn find<const N: usize>(
+        &self,
+        sql: &str,
+        values: [sea_orm::Value; N],
+    ) -> Result<Option<QueryResult>, DbErr> {
+        let found = self.db.query_one_raw(self.statement(sql, values));
+        self.in_time(found).await
+    }
+
+    /// Its key, this replica, its epoch.
+    fn values_of(&self, proof: &LeaseProof) -> [sea_orm::Value; 3] {
+        [
+            proof.key.clone().into(),
+            self.replica.clone().into(),
+            proof.epoch.into(),
+        ]
     }
 
     fn statement<const N: usize>(&self, sql: &str, values: [sea_orm::Value; N]) -> Statement {

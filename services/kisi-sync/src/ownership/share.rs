@@ -1,8 +1,9 @@
 //! How many leases are one replica's share, and giving back what lies above it.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use sea_orm::{DbBackend, DbErr};
 
 use super::{LeaseProof, Leases};
 
@@ -22,16 +23,17 @@ impl Leases {
              ON CONFLICT (replica) DO UPDATE SET expires_at = excluded.expires_at"
         );
         let values = [self.replica.clone().into(), self.ttl_micros().into()];
-        self.db.execute_raw(self.statement(&sql, values)).await?;
+        self.execute(&sql, values).await?;
         let sql = format!("DELETE FROM replicas WHERE expires_at < {now} - 3600000000");
-        self.db.execute_unprepared(&sql).await?;
+        self.execute(&sql, []).await?;
         let sql = format!("SELECT count(*) AS live FROM replicas WHERE expires_at >= {now}");
-        let row = self.db.query_one_raw(self.statement(&sql, [])).await?;
+        let row = self.find(&sql, []).await?;
         let live: i64 = row.map_or(Ok(1), |row| row.try_get("", "live"))?;
         Ok(leases.div_ceil(usize::try_from(live).unwrap_or(1).max(1)))
     }
 
-    /// Leases above this replica's share, of those that `may_go`.
+    /// Leases above this replica's share, of those that `may_go`, to be given back. From now on nothing
+    /// begins under them: who asks for such a gym while its workers stop would start another one.
     pub async fn surplus(
         &self,
         wanted: usize,
@@ -41,7 +43,11 @@ impl Leases {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let above = held.len().saturating_sub(share).min(AT_ONCE);
         let may_go = held.values().filter(|proof| may_go(proof.key()));
-        Ok(may_go.take(above).cloned().collect())
+        let surplus: Vec<LeaseProof> = may_go.take(above).cloned().collect();
+        for proof in &surplus {
+            proof.going.store(true, Ordering::SeqCst);
+        }
+        Ok(surplus)
     }
 
     /// Gives one lease to whoever takes it first. Its workers have stopped.
@@ -67,24 +73,12 @@ impl Leases {
              WHERE lease_key = $1 AND holder = $2 AND epoch = $3",
             self.database_now()
         );
-        let values = [
-            proof.key.clone().into(),
-            self.replica.clone().into(),
-            proof.epoch.into(),
-        ];
-        self.db
-            .execute_raw(self.statement(&sql, values))
-            .await
-            .map(drop)
+        self.execute(&sql, self.values_of(proof)).await
     }
 
     /// This replica counts no more.
     pub(super) async fn depart(&self) -> Result<(), DbErr> {
         let sql = "DELETE FROM replicas WHERE replica = $1";
-        let values = [self.replica.clone().into()];
-        self.db
-            .execute_raw(self.statement(sql, values))
-            .await
-            .map(drop)
+        self.execute(sql, [self.replica.clone().into()]).await
     }
 }

@@ -80,7 +80,7 @@ impl Workers {
         }
         let changing = self.changing(gym);
         let _alone = changing.lock().await;
-        if self.runs(gym, &lease) || shared.leases.is_leaving() {
+        if self.runs(gym, &lease) || lease.is_going() || shared.leases.is_leaving() {
             return Ok(());
         }
         self.end(gym).await;

@@ -63,7 +63,8 @@ async fn leave(shared: &Shared) -> Result<(), DbErr> {
 pub async fn keep_in_step(shared: &Arc<Shared>) -> Result<(), DbErr> {
     // Not those that another round starts meanwhile.
     let mut others = shared.workers.gyms();
-    let rows = integrations::list_enabled(&shared.db).await?;
+    let rows = integrations::list_enabled(&shared.db);
+    let rows = shared.leases.in_time(rows).await?;
     let keys: BTreeSet<String> = rows.iter().map(|(_, key)| key.clone()).collect();
     shared.leases.tick(&keys).await?;
     let mut here = HashSet::new();
@@ -85,7 +86,8 @@ async fn balance(shared: &Arc<Shared>) -> Result<(), DbErr> {
         return Ok(());
     }
     let mut gyms: HashMap<String, Vec<String>> = HashMap::new();
-    for (gym, key) in integrations::list_enabled(&shared.db).await? {
+    let rows = integrations::list_enabled(&shared.db);
+    for (gym, key) in shared.leases.in_time(rows).await? {
         gyms.entry(key).or_default().push(gym);
     }
     let is_quiet = |key: &str| {
@@ -115,14 +117,11 @@ async fn give_back(
     let mut given = given.ready_chunks(leases.len().max(1));
     let mut all = Ok(());
     while let Some(given) = given.next().await {
+        // The others need not wait for their next round.
         all = all.and(given.into_iter().collect());
-        // The others need not wait for their next round. It is heard here too, and a gym whose turn to
-        // be given back is yet to come would be taken up again.
-        if shared.leases.is_leaving() {
-            all = all.and(shared.leases.tell_others().await);
-        }
+        all = all.and(shared.leases.tell_others().await);
     }
-    all.and(shared.leases.tell_others().await)
+    all
 }
 
 /// Whoever takes over does not know when we last sent.

@@ -19,6 +19,7 @@ mod harness;
 mod key_health;
 mod kisi;
 mod kisi_events;
+mod leases;
 mod looks;
 mod lost_groups;
 mod membership_events;

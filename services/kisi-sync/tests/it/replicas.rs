@@ -1,12 +1,11 @@
 //! Killed and restarted, and two at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
 use futures_util::{FutureExt, Stream, StreamExt};
-use kisi_sync::ownership::{Leases, Owner};
 use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
@@ -362,97 +361,4 @@ async fn a_gym_set_up_through_another_replica_is_worked_on_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gym_set_up_through_another_replica_is_worked_on_on_postgres() {
     a_gym_set_up_through_another_replica_is_worked_on(On::Postgres).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_share_the_gyms_evenly_as_they_come_and_go() {
-    let database = testkit::TestDatabase::create().await.unwrap();
-    let url = secrecy::SecretString::from(database.url().to_owned());
-    let db = kisi_sync::store::open(&url).await.unwrap();
-    let replica = |name: &str| {
-        let ttl = Duration::from_secs(600);
-        Leases::new(db.clone(), name.to_owned(), format!("http://{name}"), ttl)
-    };
-    let keys: BTreeSet<String> = (1..=7).map(Leases::key_of_user).collect();
-    let holds = |leases: &Leases| keys.iter().filter(|key| leases.held(key).is_some()).count();
-    let rounds = async |replicas: &[&Leases]| {
-        for _ in 0..2 {
-            for leases in replicas {
-                leases.tick(&keys).await.unwrap();
-                for lease in leases.surplus(keys.len(), |_| true).await.unwrap() {
-                    leases.give_back(&lease).await.unwrap();
-                }
-            }
-        }
-        replicas
-            .iter()
-            .map(|leases| holds(leases))
-            .collect::<Vec<_>>()
-    };
-    let (first, second, third) = (replica("one"), replica("two"), replica("three"));
-    assert_eq!(rounds(&[&first]).await, [7]);
-    assert_eq!(rounds(&[&first, &second]).await, [4, 3]);
-    assert_eq!(rounds(&[&first, &second, &third]).await, [3, 3, 1]);
-    // Nobody has two, and nobody is left out.
-    let all = [&first, &second, &third];
-    for key in &keys {
-        let owners = all
-            .iter()
-            .filter(|leases| leases.held(key).is_some())
-            .count();
-        assert_eq!(owners, 1, "{key}");
-    }
-    second.release().await.unwrap();
-    assert_eq!(rounds(&[&first, &third]).await.iter().sum::<usize>(), 7);
-    assert!(holds(&first) <= 4 && holds(&third) <= 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_the_database_did_not_take_back_is_not_lost() {
-    let database = testkit::TestDatabase::create().await.unwrap();
-    let url = secrecy::SecretString::from(database.url().to_owned());
-    let db = kisi_sync::store::open(&url).await.unwrap();
-    let ttl = Duration::from_secs(600);
-    let leases = Leases::new(db.clone(), "one".to_owned(), "http://one".to_owned(), ttl);
-    let key = Leases::key_of_user(1);
-    let keys = BTreeSet::from([key.clone()]);
-    leases.tick(&keys).await.unwrap();
-    let lease = leases.held(&key).unwrap();
-    let rename = async |from: &str, to: &str| {
-        let sql = format!("alter table {from} rename to {to}");
-        db.execute_unprepared(&sql).await.unwrap();
-    };
-    rename("leases", "away").await;
-    leases.give_back(&lease).await.unwrap_err();
-    rename("away", "leases").await;
-    assert!(leases.held(&key).is_none());
-    // It is given back now, and there is nobody else to take it.
-    leases.tick(&keys).await.unwrap();
-    assert!(leases.held(&key).is_some());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn all_who_ask_at_once_for_a_new_lease_are_told_that_it_is_here() {
-    let database = testkit::TestDatabase::create().await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!(
-        "sqlite://{}?mode=rwc",
-        folder.path().join("sync.sqlite").display()
-    );
-    for url in [database.url().to_owned(), file] {
-        let db = kisi_sync::store::open(&url.into()).await.unwrap();
-        let ttl = Duration::from_secs(600);
-        let leases = Leases::new(db, "one".to_owned(), "http://one".to_owned(), ttl);
-        for user in 1..=20 {
-            let key = Leases::key_of_user(user);
-            let asked = futures_util::future::join_all((0..8).map(|_| leases.owner(&key))).await;
-            for owner in asked {
-                let Owner::Here(lease) = owner.unwrap() else {
-                    panic!("it is somebody else's");
-                };
-                assert_eq!(lease.epoch(), 1);
-                assert!(!lease.lost().is_cancelled());
-            }
-        }
-    }
 }
