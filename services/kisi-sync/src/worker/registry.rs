@@ -26,11 +26,19 @@ pub struct Workers {
 struct Handle {
     wakes: mpsc::UnboundedSender<Wake>,
     stop: CancellationToken,
+    /// Cancelled when its last request is answered, or it broke off.
+    ended: CancellationToken,
     /// Key and epoch of the lease it works under.
     lease: (String, i64),
-    task: tokio::task::JoinHandle<()>,
     brake: Arc<Brake>,
     everybody: Arc<Everybody>,
+}
+
+impl Handle {
+    /// It takes work, and is not stopping.
+    fn works(&self) -> bool {
+        !self.stop.is_cancelled() && !self.ended.is_cancelled()
+    }
 }
 
 impl Workers {
@@ -51,20 +59,22 @@ impl Workers {
 
     /// Who is at the gym's Kisi, as far as a pass has read it; where it is worked on here.
     pub fn everybody(&self, gym: &str) -> Option<Arc<Everybody>> {
-        self.lock()
-            .get(gym)
-            .map(|handle| Arc::clone(&handle.everybody))
+        self.working(gym, |handle| Arc::clone(&handle.everybody))
     }
 
     /// The gym's counts, where it is worked on here.
     pub fn brake(&self, gym: &str) -> Option<Arc<Brake>> {
-        self.lock().get(gym).map(|handle| Arc::clone(&handle.brake))
+        self.working(gym, |handle| Arc::clone(&handle.brake))
     }
 
     fn send(&self, gym: &str, wake: Wake) -> bool {
-        self.lock()
-            .get(gym)
-            .is_some_and(|handle| handle.wakes.send(wake).is_ok())
+        let sent = self.working(gym, |handle| handle.wakes.send(wake).is_ok());
+        sent.unwrap_or(false)
+    }
+
+    fn working<T>(&self, gym: &str, pick: impl FnOnce(&Handle) -> T) -> Option<T> {
+        let all = self.lock();
+        all.get(gym).filter(|handle| handle.works()).map(pick)
     }
 
     /// Starts the gym's worker under this lease, unless it runs under it already.
@@ -110,12 +120,17 @@ impl Workers {
             again: HashMap::new(),
             replies: HashMap::new(),
         };
-        let task = tokio::spawn(worker.work(receiver));
+        let ended = CancellationToken::new();
+        let until_ended = ended.clone().drop_guard();
+        tokio::spawn(async move {
+            let _until_ended = until_ended;
+            worker.work(receiver).await;
+        });
         let handle = Handle {
             wakes,
             stop,
+            ended,
             lease: held,
-            task,
             brake,
             everybody,
         };
@@ -126,8 +141,7 @@ impl Workers {
     fn runs(&self, gym: &str, lease: &LeaseProof) -> bool {
         self.lock().get(gym).is_some_and(|handle| {
             (handle.lease.0.as_str(), handle.lease.1) == (lease.key(), lease.epoch())
-                && !handle.stop.is_cancelled()
-                && !handle.task.is_finished()
+                && handle.works()
         })
     }
 
@@ -147,11 +161,15 @@ impl Workers {
         Arc::clone(changing.entry(gym.to_owned()).or_default())
     }
 
+    /// It is known until it has ended: whoever waits here may be given up, and others wait for it too.
     async fn end(&self, gym: &str) {
-        let handle = self.lock().remove(gym);
-        if let Some(handle) = handle {
+        let ended = self.lock().get(gym).map(|handle| {
             handle.stop.cancel();
-            let _ = handle.task.await;
+            handle.ended.clone()
+        });
+        if let Some(ended) = ended {
+            ended.cancelled().await;
+            self.lock().remove(gym);
         }
     }
 

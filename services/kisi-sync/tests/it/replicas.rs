@@ -180,6 +180,42 @@ async fn a_replica_that_stops_gives_each_gym_back_as_soon_as_its_last_request_is
     assert!(leases(&db).await.values().all(|(held, _)| !held));
 }
 
+/// The gym is no longer worked on here, and before its last request is answered the process is to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_ends_waits_for_a_worker_that_was_stopping_before() {
+    let stage = Stage::set(On::Postgres).await;
+    let flags = [
+        ("lease-ttl", "60s"),
+        ("lease-renew-every", "30s"),
+        ("kisi-request-timeout", "30s"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 1).await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 1, Fault::Wait).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.kisi.one_is_held_back(0).await;
+    let db = sea_orm::Database::connect(stage.database_url()).await;
+    let db = db.unwrap();
+    // As another replica tells that something has changed.
+    for sql in [
+        "update integrations set enabled = false",
+        "select pg_notify('kisi_sync', 'leases')",
+    ] {
+        db.execute_unprepared(sql).await.unwrap();
+    }
+    testkit::eventually("the gym is let go", SOON, async || {
+        !leases(&db).await[GYM].0
+    })
+    .await;
+    let mut stopping = tokio::spawn(replica.stop());
+    let waited = tokio::time::timeout(Duration::from_secs(2), &mut stopping).await;
+    assert!(waited.is_err(), "its last request is not answered yet");
+    stage.kisi.clear_faults();
+    stopping.await.unwrap();
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+}
+
 /// The owner of a key is asked at the pace of the replica that speaks for her already.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_checked_by_the_replica_that_speaks_for_its_owner() {
