@@ -48,10 +48,12 @@ async fn failed_last<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>
     Ok(ended)
 }
 
-/// Whether a pass for a changed mapping has failed, and none has been carried through since.
+/// Whether a pass for a changed mapping has failed, and none has been carried through since. A first one
+/// owes nothing to what was before it.
 pub async fn owe_mapping<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, DbErr> {
     let failed = failed_last(db, gym).await?;
-    Ok(failed.iter().any(|pass| pass.activation == "associations"))
+    let mut since = failed.iter().take_while(|pass| pass.activation != "first");
+    Ok(since.any(|pass| pass.activation == "associations"))
 }
 
 /// Since when every pass has failed for this reason; None where the last one has not.

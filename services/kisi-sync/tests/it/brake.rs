@@ -218,7 +218,7 @@ async fn an_undecided_plan_is_shown_once_more_and_then_planned_anew() {
 const PATIENT: [(&str, &str); 2] = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
 
 /// Until every pass that was asked for has ended.
-async fn passes_end(db: &DatabaseConnection) {
+pub(crate) async fn passes_end(db: &DatabaseConnection) {
     testkit::eventually("no pass is under way", SOON, async || {
         let sql = "select sync_id from syncs where state in ('queued', 'running')";
         rows(db, sql).await == 0
@@ -226,7 +226,7 @@ async fn passes_end(db: &DatabaseConnection) {
     .await;
 }
 
-async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
+pub(crate) async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
     let statement = Statement::from_string(db.get_database_backend(), sql);
     db.query_all_raw(statement).await.unwrap().len()
 }
@@ -240,7 +240,7 @@ async fn reports(db: &DatabaseConnection) -> Vec<String> {
         .collect()
 }
 
-async fn tables(stage: &Stage) -> DatabaseConnection {
+pub(crate) async fn tables(stage: &Stage) -> DatabaseConnection {
     let url = secrecy::SecretString::from(stage.database_url());
     kisi_sync::store::connect(&url).await.unwrap()
 }
@@ -464,14 +464,19 @@ async fn whoever_a_mapping_lets_in_is_counted_though_its_first_pass_failed() {
         stage.directory.decide(GYM, &member, 1, &["pool"]).await;
     }
     stage.in_sync(&mut replica, 2).await;
-    let fault = Fault::Status(500);
-    stage.kisi.fail("GET", "/locks", 100, fault).await;
+    // The rights of the key's owner cannot be looked at.
+    let (get, route, fault) = ("GET", "/role_assignments", Fault::Status(500));
+    stage.kisi.fail(get, route, u64::MAX, fault).await;
     replica
         .associate(&[(PLAN, GROUP), ("pool", OTHER_GROUP)])
         .await
         .unwrap();
     let db = tables(&stage).await;
     passes_end(&db).await;
+    assert_eq!(
+        rows(&db, "select 1 from syncs where state = 'failed'").await,
+        1
+    );
     stage.kisi.clear_faults();
     assert!(stage.kisi.group_rows(OTHER_GROUP).await.is_empty());
     assert_eq!(replica.sync().await.state, "held");

@@ -1,7 +1,10 @@
 //! What a first sync costs: a page tells of a hundred people, a search of one.
 
+use contracts::integration::v1 as api;
+
+use crate::brake::{passes_end, rows, tables};
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
-use crate::kisi::GROUP;
+use crate::kisi::{Fault, GROUP, OTHER_GROUP, PLACE};
 
 const MEMBERS: usize = 30;
 /// What a first sync lists besides: the key's owner's rights, and those of others for the same doors, on
@@ -101,7 +104,7 @@ async fn a_user_made_after_the_page_was_read_is_found_all_the_same(refusal: &str
     }
     stage.set_up(&mut replica).await;
     stage.kisi.forget_requests().await;
-    let request = contracts::integration::v1::StartSyncRequest {
+    let request = api::StartSyncRequest {
         gym_id: GYM.to_owned(),
         digest: None,
     };
@@ -138,4 +141,62 @@ async fn a_user_made_after_the_page_was_read_is_found_all_the_same_where_kisi_an
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_made_after_the_page_was_read_is_found_all_the_same_where_kisi_answers_422() {
     a_user_made_after_the_page_was_read_is_found_all_the_same("422").await;
+}
+
+/// A pass for a changed mapping failed, and then the integration was begun anew: whom the first sync lets
+/// in was asked about by its preview, and waits for no leave, not even where it fails at first.
+async fn a_first_sync_owes_nothing_to_a_mapping_of_before(fails: bool) {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [("brake-grants-min", "2"), ("brake-grants-percent", "0")];
+    let mut replica = stage.start_with(&flags).await;
+    for i in 1..=4 {
+        let member = format!("c{i}");
+        stage.directory.decide(GYM, &member, 1, &["pool"]).await;
+    }
+    stage.in_sync(&mut replica, 2).await;
+    let mapping = [(PLAN, GROUP), ("pool", OTHER_GROUP)];
+    let (get, route, fault) = ("GET", "/role_assignments", Fault::Status(500));
+    let failing = || stage.kisi.fail(get, route, u64::MAX, fault);
+    failing().await;
+    replica.associate(&mapping).await.unwrap();
+    let db = tables(&stage).await;
+    passes_end(&db).await;
+    assert_eq!(
+        rows(&db, "select 1 from syncs where state = 'failed'").await,
+        1
+    );
+    stage.kisi.clear_faults();
+    let gym_id = || GYM.to_owned();
+    let end = api::DisableIntegrationRequest {
+        gym_id: gym_id(),
+        access: "keep".to_owned(),
+        digest: None,
+    };
+    replica.client.disable_integration(end).await.unwrap();
+    replica.enable(&stage.kisi.api_key()).await.unwrap();
+    let place = api::SelectPlaceRequest {
+        gym_id: gym_id(),
+        place_id: PLACE,
+    };
+    replica.client.select_place(place).await.unwrap();
+    replica.associate(&mapping).await.unwrap();
+    if fails {
+        failing().await;
+        assert_eq!(replica.sync().await.state, "failed");
+        stage.kisi.clear_faults();
+    }
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done", "{sync:?}");
+    assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 4);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_sync_owes_nothing_to_a_mapping_that_failed_before() {
+    a_first_sync_owes_nothing_to_a_mapping_of_before(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_sync_that_fails_leaves_no_debt_of_a_mapping_before_it() {
+    a_first_sync_owes_nothing_to_a_mapping_of_before(true).await;
 }
