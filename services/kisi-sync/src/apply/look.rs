@@ -41,6 +41,7 @@ impl Engine {
         let listing = match self.ask(listing).await {
             // Who is not there has none; a grant will say so too, and makes the user anew.
             Err(refusal @ Trouble::Refused { .. }) => {
+                attempt.outcome.requests += 1;
                 if self.ask(self.kisi.find_user(lane, user)).await?.is_some() {
                     return Err(refusal);
                 }

@@ -200,7 +200,6 @@ async fn an_erased_member_is_answered_though_kisi_refused_at_first_on_postgres()
     an_erased_member_is_answered_though_kisi_refused_at_first(On::Postgres).await;
 }
 
-/// The user of a new e-mail is not found for a moment; the former one's right is still ours to take.
 /// Staff removed the user, and Kisi answers 404 to what is asked about its rights.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erased_member_whose_user_is_gone_is_answered() {
@@ -231,6 +230,7 @@ async fn an_erased_member_whose_user_is_gone_is_answered() {
     replica.stop().await;
 }
 
+/// The user of a new e-mail is not found for a moment; the former one's right is still ours to take.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one() {
     let stage = Stage::set(On::Sqlite).await;
@@ -302,6 +302,24 @@ async fn a_changed_e_mail_that_has_to_wait_moves_the_right() {
     let left = stage.kisi.group_rows(GROUP).await;
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["assignee_id"].as_i64(), Some(user));
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+/// Told to wait and then refused, she is still who she was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_e_mail_that_has_to_wait_and_is_refused_leaves_her_the_former_user() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    for fault in [429, 403].map(Fault::Status) {
+        stage.kisi.fail("POST", "/users", 1, fault).await;
+    }
+    renamed(&stage, "m1", "new@example.com", "Member m1");
+    replica.sync().await;
+    let user = stage.kisi.user_of("m1@example.com");
+    let told = stage.answer("m1", |told| told.outcome == "failed").await;
+    assert_eq!((told.grants.len(), told.kisi_user_id), (1, Some(user)));
     stage.kisi.overlook_refusals();
     replica.stop().await;
 }

@@ -5,7 +5,7 @@ use contracts::integration::v1 as api;
 use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
 use serde_json::json;
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 const FORBIDDEN: Fault = Fault::Status(403);
@@ -109,6 +109,33 @@ async fn a_group_that_may_not_be_given_is_not_asked_for_by_all_in_a_pass() {
     replica.stop().await;
 }
 
+/// Whether the key still may cannot be asked: then nobody knows of what the refusal is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_not_forbidden_before_it_is_known_of_what_the_refusal_is() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    for right in stage.kisi.group_rows(GROUP).await {
+        stage
+            .kisi
+            .remove_by_hand(right["id"].as_i64().unwrap())
+            .await;
+    }
+    forbid(&stage, GRANT, 3).await;
+    // The pass lists the owner's rights and two groups; a read is repeated twice.
+    let (get, route) = ("GET", "/role_assignments");
+    let fault = Fault::Status(500);
+    stage.kisi.fail_after(3, get, route, 9, fault).await;
+    let sync = replica.sync().await;
+    assert_eq!(sync.report.unwrap().failed, 3);
+    testkit::eventually("all are let in again", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 3
+    })
+    .await;
+    is_active(&mut replica).await;
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forbidden_revoke_is_shown_and_others_go_on() {
     let stage = Stage::set(On::Sqlite).await;
@@ -168,7 +195,7 @@ async fn a_key_whose_owner_lost_her_rights_is_found_by_a_single_change() {
         stage.directory.decide(GYM, "m1", 2, &[]).await;
         let told = stage.answer("m1", |told| told.version == 2).await;
         assert_eq!(told.failure.as_deref(), Some("key_invalid"));
-        testkit::eventually("it is shown", crate::harness::SOON, async || {
+        testkit::eventually("it is shown", SOON, async || {
             let attention = replica.integration().await.attention;
             attention.iter().any(|it| it.what == "key_rights")
         })
