@@ -139,9 +139,12 @@ impl Engine {
         }
         let is_refused =
             matches!(trouble, Some(Trouble::Refused { .. })) || !attempt.refused.is_empty();
-        let outcome = &mut attempt.outcome;
-        if is_refused && attempt.snapshot.member.erased && !outcome.erased {
-            // Nobody asks for her again, and others wait for the answer.
+        let (member, outcome) = (&attempt.snapshot.member, &mut attempt.outcome);
+        // Nobody asks for her again, and others wait for the answer.
+        let is_erasure = is_refused && member.erased && !outcome.erased;
+        // By the next pass alone it would be a loss that nothing explains.
+        let is_explained = attempt.refused.revoke && member.is_explained();
+        if is_erasure || is_explained {
             outcome.stays_pending = true;
             outcome.retry_at = Some(self.shared.now() + AGAIN_AFTER_REFUSAL);
         }

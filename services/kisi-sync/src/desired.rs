@@ -20,7 +20,7 @@ use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::sharing;
 use crate::snapshot::Snapshot;
-use crate::steps::Step;
+use crate::steps::{self, Step};
 use crate::store::members::{self, WantedPlan};
 use crate::store::{applied_grants, integrations, micros};
 
@@ -118,6 +118,8 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         .as_ref()
         .map_or(0, integrations::Model::organization);
     let ours = applied_grants::of_member(&txn, organization, &desired.gym, &desired.member).await?;
+    // By itself the new version explains no loss, nor is one of the version before under way.
+    let explains = !keeps_plans(&member, desired) || (member.pending && member.is_explained());
     answer_overtaken(&txn, &mut member, &ours.rows, now).await?;
     take_over(&mut member, desired, now);
 
@@ -132,6 +134,10 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         shared.outbox.notify_one();
         return Ok(Stored::Answered);
     };
+    if !explains && loses(&member, &integration, &ours.rows, now)? {
+        // A changed mapping takes it from her, whose pass has not come to her yet.
+        member.background = true;
+    }
     let others = sharing::wanted_by(&txn, &ours.others, now).await?;
     let mut snapshot = Snapshot {
         integration: integration.into(),
@@ -179,6 +185,21 @@ fn keeps_plans(member: &members::Model, desired: &Desired) -> bool {
         plans.iter().map(|plan| plan.plan_id.clone()).collect()
     };
     !desired.erased && !desired.plans.is_empty() && ids(&before) == ids(&desired.plans)
+}
+
+/// Something of ours stands, and opens something, that the member's plans do not open.
+fn loses(
+    member: &members::Model,
+    integration: &integrations::Model,
+    rows: &[applied_grants::Model],
+    now: i64,
+) -> Result<bool, DbErr> {
+    let wanted = steps::wanted(&member.plans()?, &integration.associations()?, now);
+    let mut standing = rows
+        .iter()
+        .filter(|row| row.state == applied_grants::STANDING);
+    Ok(standing
+        .any(|row| !wanted.contains_key(&row.group_id) && !steps::row_window(row).has_ended(now)))
 }
 
 /// The rows that are about to be granted, where nothing has to be found out first.

@@ -133,6 +133,8 @@ pub struct Refused {
     pub groups: BTreeSet<i64>,
     /// Rows that could not be changed or revoked.
     pub rows: BTreeSet<i64>,
+    /// A revoke: something stands that is not wanted.
+    pub revoke: bool,
     /// A changed name.
     pub name: bool,
     /// That a former user goes.

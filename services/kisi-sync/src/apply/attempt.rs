@@ -135,9 +135,12 @@ impl Attempt {
             Step::Grant { row, group } => self.refuse(row, group, failure, None),
             Step::Forget { row }
             | Step::ChangeWindow { row, .. }
-            | Step::RemoveDuplicate { row, .. }
-            | Step::Revoke { row, .. } => {
+            | Step::RemoveDuplicate { row, .. } => {
                 self.refused.rows.insert(row);
+            }
+            Step::Revoke { row, .. } => {
+                self.refused.rows.insert(row);
+                self.refused.revoke = true;
             }
         }
         self.is_refused(failure, code);

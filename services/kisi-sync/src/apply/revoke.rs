@@ -180,10 +180,9 @@ pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str
     let is_confirmed = is_approved || (cause == "confirmed_import" && !attempt.background);
     let is_replaced = attempt.outcome.granted > attempt.granted_before;
     let is_loss = !is_replaced && !is_confirmed && !attempt.row(row).is_some_and(has_ended);
-    // A roster is one change of many members, and no fact about this one.
-    let class = match attempt.background || cause == "import" {
-        true => "unexplained",
-        false => "explained",
+    let class = match member.is_explained() {
+        true => "explained",
+        false => "unexplained",
     };
     is_loss.then_some(class)
 }

@@ -257,11 +257,11 @@ impl Pass {
                 _ => None,
             })
             .collect();
-        for member in view
-            .members
-            .iter()
-            .filter(|member| member.conflict.is_some() && !losing.contains(&member.member_id))
-        {
+        // What waits may be a right that Kisi has refused to take back.
+        let left = |member: &&members::Model| {
+            member.conflict.is_some() && !member.pending && !losing.contains(&member.member_id)
+        };
+        for member in view.members.iter().filter(left) {
             if work.remove(&member.member_id) {
                 self.report.refused += 1;
                 let member = member.member_id.clone();

@@ -266,6 +266,13 @@ impl Model {
             })
     }
 
+    /// What is under way follows from a fact about this very member: from a version that is still to be
+    /// carried out. A roster is one change of many members, and a look is none.
+    pub fn is_explained(&self) -> bool {
+        let is_look = self.look_cause.is_some() && self.answered_version >= self.version;
+        !self.background && !is_look && self.cause_kind != "import"
+    }
+
     /// A later version than the one that is held was answered: tables of a backup do not know yet what
     /// the member should have.
     pub fn is_behind(&self) -> bool {

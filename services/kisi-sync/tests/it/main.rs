@@ -44,5 +44,6 @@ mod staff;
 mod told;
 mod two_gyms;
 mod unknowns;
+mod unmapped;
 mod unwritten;
 mod windows;

@@ -266,6 +266,34 @@ async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one()
     replica.stop().await;
 }
 
+/// It has the reason that it had, and waits for no leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_kisi_refused_is_not_unexplained_when_a_pass_tries_it_again() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-unexplained-min", "0"),
+        ("brake-unexplained-hour-percent", "0"),
+        ("brake-unexplained-day-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 3).await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 2, REFUSED).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.failure.as_deref(), Some("kisi_refused"));
+    for (state, left) in [("done_with_failures", 3), ("done", 2)] {
+        let sync = replica.sync().await;
+        assert_eq!(sync.state, state, "{sync:?}");
+        assert_eq!(stage.kisi.group_rows(GROUP).await.len(), left);
+    }
+    stage.answer("m1", |told| told.outcome == "revoked").await;
+    let db = tables(&stage).await;
+    let explained = "select id from losses where class = 'explained'";
+    assert_eq!(rows(&db, explained).await, 1);
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_that_has_to_wait_counts_once() {
     let stage = Stage::set(On::Sqlite).await;
