@@ -102,6 +102,11 @@ impl KisiSync {
         address.map(|address| self.client_of(&address)).transpose()
     }
 
+    fn speaks_here(&self, login: &Login) -> bool {
+        let key = login.owner.map(Leases::key_of_user);
+        key.is_some_and(|key| self.shared.leases.held(&key).is_some())
+    }
+
     fn client_of(&self, address: &str) -> Result<KisiSyncServiceClient<ServiceChannel>, Status> {
         let channel = service_channel(
             "ADVERTISE_ADDR",
@@ -361,10 +366,20 @@ impl KisiSyncService for KisiSync {
         &self,
         request: Request<api::EnableIntegrationRequest>,
     ) -> Result<Response<api::Integration>, Status> {
-        let gym = at_owner!(self, request, rotate_api_key);
+        require_gym(&request.get_ref().gym_id)?;
+        let message = request.get_ref();
+        let login = self.setup.log_in_anew(&message.gym_id, &message.api_key);
+        let login = login.await?;
+        if let Some(mut owner) = self.speaks_elsewhere(&login, &request).await? {
+            return owner.rotate_api_key(forwarded(&request, message)?).await;
+        }
+        // With the key the gym goes to whoever speaks for its owner.
+        if !self.speaks_here(&login) {
+            at_owner!(self, request, rotate_api_key);
+        }
         let actor = caller_of(&request)?.actor();
-        let key = request.into_inner().api_key;
-        Ok(Response::new(self.setup.rotate(&gym, &key, &actor).await?))
+        let gym = request.into_inner().gym_id;
+        Ok(Response::new(self.setup.rotate(&gym, login, &actor).await?))
     }
 
     async fn set_policies(

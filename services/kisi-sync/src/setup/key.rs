@@ -46,6 +46,12 @@ impl Setup {
         self.logged_in(api_key).await
     }
 
+    /// The same of one that is to take another's place.
+    pub async fn log_in_anew(&self, gym: &str, api_key: &str) -> Result<Login, Status> {
+        self.enabled(gym).await?;
+        self.logged_in(api_key).await
+    }
+
     async fn logged_in(&self, api_key: &str) -> Result<Login, Status> {
         let api_key = api_key.trim();
         if api_key.is_empty() {
@@ -115,11 +121,10 @@ impl Setup {
     pub async fn rotate(
         &self,
         gym: &str,
-        api_key: &str,
+        login: Login,
         actor: &str,
     ) -> Result<api::Integration, Status> {
         let held = self.enabled(gym).await?;
-        let login = self.logged_in(api_key).await?;
         let new = self.checked(gym, login).await?;
         if may_move(&held, &new.checked)? {
             self.end_events(gym, &held, actor).await;
@@ -164,7 +169,11 @@ impl Setup {
             .await
             .map_err(refusal::store)?;
         self.shared.workers.reload(gym);
-        // With another owner's key the lease is another, and held from now on.
+        // With another owner's key the lease is another, and held from now on; who worked on the gym
+        // before lets it go.
+        if let Err(error) = self.shared.leases.tell_others().await {
+            tracing::warn!(gym.id = %gym, error = %error, "The other replicas see the new key later");
+        }
         crate::schedule::start(&self.shared, gym);
         self.show(gym).await
     }

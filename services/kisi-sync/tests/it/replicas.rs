@@ -130,6 +130,17 @@ async fn leases(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, (bool, i64
     rows.iter().map(read).collect()
 }
 
+/// Which replica works on each gym.
+async fn holders(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, String> {
+    let sql = "select gym_id, holder from integrations join leases using (lease_key)";
+    let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql);
+    let rows = db.query_all_raw(statement).await.unwrap();
+    let text = |row: &sea_orm::QueryResult, column: &str| row.try_get("", column).unwrap();
+    rows.iter()
+        .map(|row| (text(row, "gym_id"), text(row, "holder")))
+        .collect()
+}
+
 /// One gym's worker waits for a write, and another's for a read, which nobody wants any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_stops_gives_each_gym_back_as_soon_as_its_last_request_is_answered() {
@@ -238,6 +249,38 @@ async fn a_key_is_checked_by_the_replica_that_speaks_for_its_owner() {
         let users = requests.iter().filter(|it| it.ends_with("/user"));
         assert_eq!(users.count(), 1, "{gym}: {requests:?}");
     }
+    first.stop().await;
+    second.stop().await;
+}
+
+/// A key of another owner takes the place of the gym's, and goes with the gym to who speaks for her.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_is_checked_by_the_replica_that_speaks_for_its_owner() {
+    let stage = Stage::set(On::Postgres).await;
+    let mut first = stage.start().await;
+    let mut second = stage.start().await;
+    stage.in_sync(&mut first, 1).await;
+    let key = stage.kisi.second_key();
+    two_gyms::in_sync(&mut second, "steel", &key).await;
+    let db = sea_orm::Database::connect(stage.database_url()).await;
+    let holders = holders(&db.unwrap()).await;
+    assert_ne!(holders[GYM], holders["steel"], "{holders:?}");
+    for (replica, asked) in [(&mut first, 2), (&mut second, 1)] {
+        stage.kisi.forget_requests().await;
+        let rotate = api::EnableIntegrationRequest {
+            gym_id: GYM.to_owned(),
+            api_key: key.clone(),
+        };
+        let shown = replica.client.rotate_api_key(rotate).await.unwrap();
+        assert_eq!(shown.into_inner().key.unwrap().status, "ok");
+        let requests = stage.kisi.requests().await;
+        // Whose it is, is not known before it was asked.
+        let logins = requests.iter().filter(|it| it.ends_with("/login"));
+        assert_eq!(logins.count(), asked, "{requests:?}");
+    }
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = |answer: &AccessApplied| answer.version == 2 && answer.outcome == "revoked";
+    stage.answer("m1", told).await;
     first.stop().await;
     second.stop().await;
 }
