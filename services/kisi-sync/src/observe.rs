@@ -40,6 +40,8 @@ pub struct Observed {
     pub distrusted: Vec<i64>,
     /// Groups that could not be looked at.
     pub failed: Vec<(i64, KisiError)>,
+    /// The lists that were believed, by group, where they are kept.
+    pub lists: Lists,
     /// Some of them were given by an integration of Kisi's own.
     pub by_integration: bool,
     pub requests: i64,
@@ -70,6 +72,9 @@ impl Observed {
     }
 }
 
+/// Every right on each of some groups.
+pub type Lists = BTreeMap<i64, Vec<RoleAssignment>>;
+
 /// A right that others gave.
 #[derive(Debug, Clone)]
 pub struct Unmanaged {
@@ -94,6 +99,8 @@ pub struct Known<'a> {
     pub suspected: BTreeSet<i64>,
     /// Groups that somebody should be in.
     pub wanted: BTreeSet<i64>,
+    /// Whether the lists are kept. They are as long as the gym is large.
+    pub keeps_lists: bool,
 }
 
 /// Groups that were asked for just now.
@@ -205,6 +212,9 @@ async fn look_at_group(
     let ours: HashMap<i64, &applied_grants::Model> = by_id.collect();
     for row in listed.iter().chain(&still_there) {
         sort_in(row, group, &ours, known, members, observed);
+    }
+    if known.keeps_lists {
+        observed.lists.insert(group, listed);
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use kisi_client::{HttpKisi, KisiError, Lane};
 use sea_orm::{DbErr, TransactionTrait};
 use service_runtime::lifecycle::chain;
 
+use crate::observe::Lists;
 use crate::sealing::SealingError;
 use crate::shared::Shared;
 use crate::store::other_rights::readings;
@@ -78,14 +79,21 @@ impl People {
     }
 }
 
+/// For which groups' doors, and what is known already.
+pub struct Scope<'a> {
+    pub groups: &'a BTreeSet<i64>,
+    /// Of the groups that were listed just now.
+    pub lists: &'a Lists,
+    pub people: &'a People,
+}
+
 /// Reads them at Kisi for the doors of these groups, and keeps them.
 pub async fn refresh(
     shared: &Shared,
     kisi: &HttpKisi,
     lane: Lane,
     integration: &integrations::Model,
-    groups: &BTreeSet<i64>,
-    people: &People,
+    scope: &Scope<'_>,
 ) -> Result<Reading, RightsError> {
     let organization = integration.organization();
     let ours = applied_grants::assignments(&shared.db, organization).await?;
@@ -94,13 +102,12 @@ pub async fn refresh(
         lane,
         gym: &integration.gym_id,
         organization,
-        groups,
+        scope,
         ours: &ours,
-        people,
         now: shared.now(),
     };
     let reading = reader.read().await?;
-    keep(shared, integration, groups, &reading).await?;
+    keep(shared, integration, scope.groups, &reading).await?;
     Ok(reading)
 }
 
@@ -124,8 +131,12 @@ pub async fn refresh_in_background(
         txn.commit().await?;
         return Ok(0);
     }
-    let people = People::ask(shared, gym).await?;
-    let reading = refresh(shared, kisi, Lane::Reconcile, integration, &groups, &people).await?;
+    let scope = Scope {
+        groups: &groups,
+        lists: &Lists::new(),
+        people: &People::ask(shared, gym).await?,
+    };
+    let reading = refresh(shared, kisi, Lane::Reconcile, integration, &scope).await?;
     Ok(reading.requests)
 }
 

@@ -31,6 +31,8 @@ pub struct View {
     pub read_at: i64,
     /// Groups that were asked for before the look.
     pub groups: GroupsSeen,
+    /// Whether the lists of a look are kept.
+    pub keeps_lists: bool,
     /// Assignments of other gyms in the same organization.
     elsewhere: BTreeSet<i64>,
     /// Those of them that this gym holds too, and what the others want of them.
@@ -64,6 +66,7 @@ impl View {
             rows,
             read_at,
             groups: GroupsSeen::default(),
+            keeps_lists: false,
             shared: sharing::wanted_by(&shared.db, &others, read_at).await?,
             elsewhere: elsewhere.into_iter().flatten().collect(),
             brake: shared.workers.brake(&gym),
@@ -115,6 +118,7 @@ impl View {
             groups: &self.groups,
             suspected: self.suspected()?,
             wanted: self.wanted(now)?,
+            keeps_lists: self.keeps_lists,
         };
         Ok(observe::observe(kisi, lane, groups, &known).await?)
     }

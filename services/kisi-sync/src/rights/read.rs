@@ -1,11 +1,12 @@
 //! Reading the rights of others at Kisi, with as few requests as tell them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kisi_client::model::{AssigneeType, AssignmentFilter, GroupFilter, RoleAssignment};
 use kisi_client::{HttpKisi, KisiError, KisiRead, Lane, Listing};
 
-use super::People;
+use super::Scope;
 use crate::store::micros;
 use crate::store::other_rights::{GROUP, GUEST, LINK, Model, ORGANIZATION, PLACE, TEAM, USER};
 
@@ -18,11 +19,9 @@ pub struct Reader<'a> {
     pub lane: Lane,
     pub gym: &'a str,
     pub organization: i64,
-    /// The groups whose doors it is about.
-    pub groups: &'a BTreeSet<i64>,
+    pub scope: &'a Scope<'a>,
     /// Assignments of ours, of every gym in the organization.
     pub ours: &'a BTreeSet<i64>,
-    pub people: &'a People,
     pub now: i64,
 }
 
@@ -66,9 +65,15 @@ impl Reader<'_> {
             return Ok(reading);
         }
         for (group, opens) in &doors.sharing {
-            let rows = self.rights_on(AssignmentFilter::Group(*group), &mut reading);
-            for row in rows.await? {
-                self.add(&row, (GROUP, *group), opens, &mut reading);
+            let listed = match self.scope.lists.get(group) {
+                Some(rows) => Cow::Borrowed(rows),
+                None => {
+                    let filter = AssignmentFilter::Group(*group);
+                    Cow::Owned(self.rights_on(filter, &mut reading).await?)
+                }
+            };
+            for row in listed.iter() {
+                self.add(row, (GROUP, *group), opens, &mut reading);
             }
         }
         self.read_staff(&doors, &mut reading).await?;
@@ -79,7 +84,7 @@ impl Reader<'_> {
     async fn doors(&self, reading: &mut Reading) -> Result<Doors, KisiError> {
         let mut doors = Doors::default();
         let mut locks_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for group in self.groups {
+        for group in self.scope.groups {
             let locks = self.locks_of(*group, reading).await?;
             for lock in &locks {
                 doors.ours.entry(*lock).or_default().insert(*group);
@@ -132,7 +137,7 @@ impl Reader<'_> {
             let elsewhere = group
                 .place_id
                 .is_some_and(|place| !doors.places.contains_key(&place));
-            if self.groups.contains(&group.id) || elsewhere {
+            if self.scope.groups.contains(&group.id) || elsewhere {
                 continue;
             }
             if unaccounted.values().all(|others| *others == 0) {
@@ -215,7 +220,7 @@ impl Reader<'_> {
                 right_id: link.id,
                 holder: LINK.to_owned(),
                 holder_id: link.id,
-                member_id: self.people.member(None, link.email.as_deref()),
+                member_id: self.scope.people.member(None, link.email.as_deref()),
                 target: GROUP.to_owned(),
                 target_id: link.group_id,
                 groups: json(groups),
@@ -270,7 +275,7 @@ impl Reader<'_> {
             right_id: row.id,
             holder: holder.to_owned(),
             holder_id: row.assignee_id,
-            member_id: self.people.member(user, email),
+            member_id: self.scope.people.member(user, email),
             team_name: team.filter(|_| holder == TEAM).unwrap_or_default(),
             target: target.to_owned(),
             target_id,

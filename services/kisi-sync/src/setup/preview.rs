@@ -12,7 +12,7 @@ use super::{Setup, estimate, previewed::Previewed};
 use crate::observe::Observed;
 use crate::reconcile::View;
 use crate::refusal;
-use crate::rights::{self, People};
+use crate::rights::{self, People, Scope};
 use crate::store::{integrations, previews};
 
 /// Between two sends, in units of 1 ÷ rate: the middle of what the pacer keeps.
@@ -44,11 +44,17 @@ impl Setup {
         let people = People::ask(&self.shared, gym).await;
         let people = people.map_err(refusal::rights)?;
         let groups = set.values().chain(held.values()).copied().collect();
-        let shared = &self.shared;
-        let reading = rights::refresh(shared, &kisi, Lane::SetUp, &row, &groups, &people)
-            .await
-            .map_err(refusal::rights)?;
-        let planned = self.plan_of(row, &kisi, &set).await?;
+        let mut planned = self.plan_of(row, &kisi, &set).await?;
+        // What was listed for the plan is not listed again.
+        let lists = std::mem::take(&mut planned.observed.lists);
+        let (shared, row) = (&self.shared, &planned.view.integration);
+        let scope = Scope {
+            groups: &groups,
+            lists: &lists,
+            people: &people,
+        };
+        let reading = rights::refresh(shared, &kisi, Lane::SetUp, row, &scope).await;
+        let reading = reading.map_err(refusal::rights)?;
         let shown = Previewed::new(&planned, &set, &reading, &people);
         let shown = shown.map_err(refusal::store)?;
         let requests = estimate::requests(&planned, &shown, &set, shared.events_url.is_some());
@@ -70,9 +76,10 @@ impl Setup {
         set: &BTreeMap<String, i64>,
     ) -> Result<Planned, Status> {
         let now = self.shared.now();
-        let view = View::read(&self.shared, row)
+        let mut view = View::read(&self.shared, row)
             .await
             .map_err(refusal::store)?;
+        view.keeps_lists = true;
         let rows = view.rows.iter().map(|row| row.group_id);
         let groups = set.values().copied().chain(rows).collect();
         let mut observed = view

@@ -9,8 +9,9 @@ use sea_orm::DbErr;
 use tonic::Status;
 
 use super::Setup;
+use crate::observe::Lists;
 use crate::refusal;
-use crate::rights::{self, People};
+use crate::rights::{self, People, Scope};
 use crate::store::other_rights::{self, GUEST, LINK, Model, TEAM, readings};
 use crate::store::{instant, integrations};
 
@@ -64,8 +65,12 @@ impl Setup {
         if request.refresh {
             let kisi = self.kisi(&row)?;
             let people = People::ask(&self.shared, gym).await;
-            let people = people.map_err(refusal::rights)?;
-            rights::refresh(&self.shared, &kisi, Lane::SetUp, &row, &groups, &people)
+            let scope = Scope {
+                groups: &groups,
+                lists: &Lists::new(),
+                people: &people.map_err(refusal::rights)?,
+            };
+            rights::refresh(&self.shared, &kisi, Lane::SetUp, &row, &scope)
                 .await
                 .map_err(refusal::rights)?;
         }

@@ -218,3 +218,16 @@ async fn a_preview_tells_how_many_requests_it_takes_and_so_how_long() {
     assert_eq!(preview.requests, made.len() as i64, "{made:?}");
     replica.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_lists_each_group_once() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    replica.preview(None).await;
+    let requests = stage.kisi.requests().await;
+    let lists = requests.iter().filter(|it| *it == "GET /role_assignments");
+    // Two groups, their place and the organization.
+    assert_eq!(lists.count(), 4, "{requests:?}");
+    replica.stop().await;
+}
