@@ -1,7 +1,7 @@
 //! Plans held for a person: what lies past the brake's line waits here, whole and by name.
 //!
-//! A held set is sealed when it is first shown; what comes later opens another. Its digest is of
-//! the exact set. A member who is entitled again drops out by the way of all things: the next look
+//! Until it is shown, a plan is of whoever is marked with its id. Showing it seals it: its set is written
+//! down with its digest, and what comes later opens another plan. A member who is entitled again drops out by the way of all things: the next look
 //! finds nothing to revoke.
 
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend,
     DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
-    sea_query::LockType,
+    sea_query::{LockType, SimpleExpr},
 };
 use sha2::{Digest, Sha256};
 
@@ -28,11 +28,9 @@ const REMINDER: i64 = 24 * 3_600 * 1_000_000;
 /// What the id of a plan of grants begins with.
 const GRANTS: &str = "hg_";
 
-/// The digest of a set: of its class and its members, sorted.
-pub fn digest(gym: &str, class: &str, members: &[String]) -> String {
-    let mut sorted = members.to_vec();
-    sorted.sort();
-    let text = format!("{gym}\n{class}\n{}", sorted.join("\n"));
+/// The digest of a set: of its class and its members, which are sorted.
+fn digest(gym: &str, class: &str, members: &[String]) -> String {
+    let text = format!("{gym}\n{class}\n{}", members.join("\n"));
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
@@ -56,26 +54,16 @@ pub async fn hold<C: ConnectionTrait>(
         // Who shows it meanwhile seals it before or after, and not in between.
         open = open.lock(LockType::Update);
     }
-    let open = open.one(db).await?;
-    let id = match open {
+    let id = match open.one(db).await? {
         Some(plan) => {
-            let mut members: Vec<String> = serde_json::from_str(&plan.members)
-                .map_err(|_| crate::store::senseless("held_plans", "members", &plan.id))?;
             let mut causes: Vec<String> = serde_json::from_str(&plan.causes).unwrap_or_default();
-            members.extend(held.iter().cloned());
-            members.sort();
-            members.dedup();
+            let id = plan.id.clone();
             if !causes.iter().any(|known| known == cause) {
                 causes.push(cause.to_owned());
+                let mut row = plan.into_active_model();
+                row.causes = ActiveValue::Set(json(&causes));
+                row.update(db).await?;
             }
-            let id = plan.id.clone();
-            let mut row = plan.into_active_model();
-            row.digest = ActiveValue::Set(digest(gym, class, &members));
-            row.revokes = ActiveValue::Set(revokes(class, &members));
-            row.grants = ActiveValue::Set(count(members.len()) - revokes(class, &members));
-            row.members = ActiveValue::Set(json(&members));
-            row.causes = ActiveValue::Set(json(&causes));
-            row.update(db).await?;
             id
         }
         None => {
@@ -87,12 +75,12 @@ pub async fn hold<C: ConnectionTrait>(
             let row = held_plans::ActiveModel {
                 id: ActiveValue::Set(id.clone()),
                 gym_id: ActiveValue::Set(gym.to_owned()),
-                digest: ActiveValue::Set(digest(gym, class, held)),
+                digest: ActiveValue::Set(String::new()),
                 class: ActiveValue::Set(class.to_owned()),
                 causes: ActiveValue::Set(json(&[cause.to_owned()])),
-                members: ActiveValue::Set(json(held)),
-                revokes: ActiveValue::Set(revokes(class, held)),
-                grants: ActiveValue::Set(count(held.len()) - revokes(class, held)),
+                members: ActiveValue::Set(json(&[])),
+                revokes: ActiveValue::Set(0),
+                grants: ActiveValue::Set(0),
                 state: ActiveValue::Set("held".to_owned()),
                 sealed: ActiveValue::Set(false),
                 held_at: ActiveValue::Set(now),
@@ -105,7 +93,8 @@ pub async fn hold<C: ConnectionTrait>(
             id
         }
     };
-    mark(db, gym, held, &id).await?;
+    let whoever = members::Column::GymId.eq(gym);
+    set(db, gym, held, whoever, Some(&id)).await?;
     state::attend(
         db,
         gym,
@@ -128,52 +117,45 @@ pub fn holds_grants(plan: Option<&str>) -> bool {
     plan.is_some_and(|plan| plan.starts_with(GRANTS))
 }
 
-fn revokes(class: &str, members: &[String]) -> i64 {
-    match class {
-        "grants" => 0,
-        _ => count(members.len()),
-    }
-}
-
-/// Sets what holds these members.
-async fn mark<C: ConnectionTrait>(
+/// Sets what holds these members, where this is so of them.
+async fn set<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     ids: &[String],
-    plan: &str,
+    is_so: SimpleExpr,
+    plan: Option<&str>,
 ) -> Result<(), DbErr> {
     for part in ids.chunks(500) {
         let set = members::ActiveModel {
-            held_by: ActiveValue::Set(Some(plan.to_owned())),
+            held_by: ActiveValue::Set(plan.map(str::to_owned)),
             ..Default::default()
         };
         members::Entity::update_many()
             .set(set)
             .filter(members::Column::GymId.eq(gym))
             .filter(members::Column::MemberId.is_in(part.iter().cloned()))
+            .filter(is_so.clone())
             .exec(db)
             .await?;
     }
     Ok(())
 }
 
-/// Those of these members whom this plan holds, and no other.
+/// Whom this plan holds, and no other, sorted.
 pub async fn held_by<C: ConnectionTrait>(
     db: &C,
     gym: &str,
-    ids: &[String],
     plan: &str,
 ) -> Result<Vec<String>, DbErr> {
-    let held: Vec<String> = members::Entity::find()
+    members::Entity::find()
         .select_only()
         .column(members::Column::MemberId)
         .filter(members::Column::GymId.eq(gym))
         .filter(members::Column::HeldBy.eq(plan))
+        .order_by_asc(members::Column::MemberId)
         .into_tuple()
         .all(db)
-        .await?;
-    let ids: HashSet<&String> = ids.iter().collect();
-    Ok(held.into_iter().filter(|id| ids.contains(id)).collect())
+        .await
 }
 
 /// Frees these members of these plans, and of no other.
@@ -183,20 +165,17 @@ pub async fn release<C: ConnectionTrait>(
     ids: &[String],
     plans: &[String],
 ) -> Result<(), DbErr> {
-    for part in ids.chunks(500) {
-        let set = members::ActiveModel {
-            held_by: ActiveValue::Set(None),
-            ..Default::default()
-        };
-        members::Entity::update_many()
-            .set(set)
-            .filter(members::Column::GymId.eq(gym))
-            .filter(members::Column::HeldBy.is_in(plans.iter().cloned()))
-            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
-            .exec(db)
-            .await?;
-    }
-    Ok(())
+    let of_these = members::Column::HeldBy.is_in(plans.iter().cloned());
+    set(db, gym, ids, of_these, None).await
+}
+
+/// Frees these members, whatever plan held them.
+pub async fn release_from_all<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+) -> Result<(), DbErr> {
+    set(db, gym, ids, members::Column::HeldBy.is_not_null(), None).await
 }
 
 /// The gym's plans that wait for a person, or that a person has discarded: what they hold is not asked
@@ -213,46 +192,55 @@ pub async fn standing<C: ConnectionTrait>(db: &C, gym: &str) -> Result<HashSet<S
     Ok(ids.into_iter().collect())
 }
 
-/// Frees these members, whatever plan held them.
-pub async fn release_from_all<C: ConnectionTrait>(
-    db: &C,
-    gym: &str,
-    ids: &[String],
-) -> Result<(), DbErr> {
-    for part in ids.chunks(500) {
-        let set = members::ActiveModel {
-            held_by: ActiveValue::Set(None),
-            ..Default::default()
-        };
-        members::Entity::update_many()
-            .set(set)
-            .filter(members::Column::GymId.eq(gym))
-            .filter(members::Column::HeldBy.is_not_null())
-            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
-            .exec(db)
-            .await?;
-    }
-    Ok(())
-}
-
 /// The gym's plans that wait for a person, newest first. Showing them seals them.
-pub async fn show<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<held_plans::Model>, DbErr> {
-    let seal = held_plans::ActiveModel {
-        sealed: ActiveValue::Set(true),
-        ..Default::default()
+pub async fn show(
+    db: &DatabaseConnection,
+    gym: &str,
+    now: i64,
+) -> Result<Vec<held_plans::Model>, DbErr> {
+    let waiting = || {
+        held_plans::Entity::find()
+            .filter(held_plans::Column::GymId.eq(gym))
+            .filter(held_plans::Column::State.eq("held"))
     };
-    held_plans::Entity::update_many()
-        .set(seal)
-        .filter(held_plans::Column::GymId.eq(gym))
-        .filter(held_plans::Column::State.eq("held"))
-        .exec(db)
-        .await?;
-    held_plans::Entity::find()
-        .filter(held_plans::Column::GymId.eq(gym))
-        .filter(held_plans::Column::State.eq("held"))
+    let open = || waiting().filter(held_plans::Column::Sealed.eq(false));
+    if open().one(db).await?.is_some() {
+        let txn = db.begin().await?;
+        // First, as whoever holds more does: nothing comes between the set that is read and its seal.
+        state::change(&txn, gym, now, |_| Ok(())).await?;
+        for plan in open().all(&txn).await? {
+            seal(&txn, plan, now).await?;
+        }
+        txn.commit().await?;
+    }
+    waiting()
+        .filter(held_plans::Column::Sealed.eq(true))
         .order_by_desc(held_plans::Column::HeldAt)
         .all(db)
         .await
+}
+
+/// From now on the plan is of exactly the members whom it holds at this moment.
+async fn seal<C: ConnectionTrait>(txn: &C, plan: held_plans::Model, now: i64) -> Result<(), DbErr> {
+    let held = held_by(txn, &plan.gym_id, &plan.id).await?;
+    if held.is_empty() {
+        // All of them are entitled again: there is nothing to decide.
+        decide(txn, &plan, "expired", None, now).await?;
+        return Ok(());
+    }
+    let number = i64::try_from(held.len()).unwrap_or(i64::MAX);
+    let (revokes, grants) = match plan.class.as_str() {
+        "grants" => (0, number),
+        _ => (number, 0),
+    };
+    let mut row = plan.clone().into_active_model();
+    row.digest = ActiveValue::Set(digest(&plan.gym_id, &plan.class, &held));
+    row.members = ActiveValue::Set(json(&held));
+    row.revokes = ActiveValue::Set(revokes);
+    row.grants = ActiveValue::Set(grants);
+    row.sealed = ActiveValue::Set(true);
+    row.update(txn).await?;
+    Ok(())
 }
 
 /// Plans that nobody decided on in time. What such a plan held is planned anew by the next pass, and
@@ -398,10 +386,6 @@ fn json(list: &[String]) -> String {
     serde_json::to_string(list).unwrap_or_else(|_| "[]".to_owned())
 }
 
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,7 +410,6 @@ mod tests {
             let member = [decision.to_owned()];
             let id = hold(&db, "iron", "explained", "call", &member, began).await;
             let id = id.unwrap();
-            show(&db, "iron").await.unwrap();
             let plan = held_plans::Entity::find_by_id(id).one(&db).await.unwrap();
             let decided = decide(&db, &plan.unwrap(), decision, None, began).await;
             assert!(decided.unwrap());

@@ -11,7 +11,7 @@ use crate::{held, refusal};
 
 impl Setup {
     pub async fn held_plans(&self, gym: &str) -> Result<api::ListHeldPlansResponse, Status> {
-        let plans = held::show(&self.shared.db, gym)
+        let plans = held::show(&self.shared.db, gym, self.shared.now())
             .await
             .map_err(refusal::store)?;
         Ok(api::ListHeldPlansResponse {
@@ -38,12 +38,12 @@ impl Setup {
             "expired" => return Err(no_longer_fits()),
             _ => return Err(refusal::missing_step("the plan was decided on already")),
         }
-        if plan.digest != request.digest {
+        // One that nobody was shown yet has no digest.
+        if !plan.sealed || plan.digest != request.digest {
             return Err(refusal::missing_step(
                 "the plan is not the one that was shown: list the held plans again",
             ));
         }
-        let members: Vec<String> = serde_json::from_str(&plan.members).unwrap_or_default();
         let now = self.shared.now();
         let decision = if approve { "approved" } else { "discarded" };
         let cause = members::Cause::new(members::HELD_PLAN, &request.id, Some(&actor));
@@ -55,7 +55,7 @@ impl Setup {
         if approve {
             // Whoever dropped out since it was shown is not part of it, not even where another plan
             // holds her by now.
-            let held = held::held_by(&txn, gym, &members, &plan.id).await;
+            let held = held::held_by(&txn, gym, &plan.id).await;
             let held = held.map_err(refusal::store)?;
             let plans = [plan.id.clone()];
             held::release(&txn, gym, &held, &plans)

@@ -8,13 +8,14 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
     pub gym_id: String,
+    /// Of the members, from when it was sealed.
     pub digest: String,
     /// `explained`, `unexplained` or `grants`.
     pub class: String,
     /// JSON list of words.
     #[sea_orm(column_type = "Text")]
     pub causes: String,
-    /// JSON list of the member ids it is about.
+    /// JSON list of the member ids it is about, from when it was sealed.
     #[sea_orm(column_type = "Text")]
     pub members: String,
     pub revokes: i64,

@@ -16,6 +16,7 @@ mod discards;
 mod drift;
 mod first_sync;
 mod harness;
+mod held_sets;
 mod key_health;
 mod kisi;
 mod kisi_events;

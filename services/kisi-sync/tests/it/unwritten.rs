@@ -94,7 +94,7 @@ async fn all_who_are_held_at_once_are_in_one_plan() {
     let ids: Vec<_> = futures_util::future::join_all(held).await;
     let ids: std::collections::BTreeSet<String> = ids.into_iter().map(Result::unwrap).collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
-    let plans = kisi_sync::held::show(&db, GYM).await.unwrap();
+    let plans = kisi_sync::held::show(&db, GYM, 1).await.unwrap();
     let revokes: Vec<i64> = plans.iter().map(|plan| plan.revokes).collect();
     assert_eq!(revokes, [12]);
     replica.stop().await;
