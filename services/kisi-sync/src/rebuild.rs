@@ -15,8 +15,8 @@ use contracts::access::v1::AccessApplied;
 use contracts::{subjects, wire};
 use futures_util::{TryStreamExt, stream};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel,
-    PaginatorTrait, QueryFilter, TransactionTrait,
+    ActiveModelTrait, ColumnTrait, DatabaseConnection, DatabaseTransaction, DbErr, EntityTrait,
+    IntoActiveModel, PaginatorTrait, QueryFilter, TransactionTrait,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,9 @@ pub async fn catch_up(shared: &Shared, shutdown: &CancellationToken) -> Result<(
                     "the tables of gym {gym} are older than what was told, and ACCESS cannot be read"
                 )));
             };
-            let rows = take_over(shared, &integration, &told, 0, false).await?;
+            let (db, at) = (&shared.db, (0, shared.now()));
+            let whose = (integration.organization(), gym.as_str());
+            let rows = take_over(db, whose, &told, at, false).await?;
             tracing::warn!(gym.id = %gym, grants.rebuilt = rows,
                 "The tables of gym {gym} are of a backup: {rows} rows are what ACCESS told since");
             Ok(())
@@ -102,7 +104,8 @@ pub async fn rebuild(
     let Some(told) = last_told(shared, gym).await else {
         return Ok(0);
     };
-    let rows = take_over(shared, integration, &told, epoch, true).await?;
+    let (db, at) = (&shared.db, (epoch, shared.now()));
+    let rows = take_over(db, (integration.organization(), gym), &told, at, true).await?;
     if rows > 0 {
         tracing::warn!(gym.id = %gym, grants.rebuilt = rows,
             "The table of what is ours held nothing of gym {gym}: {rows} rows are rebuilt from ACCESS");
@@ -113,24 +116,25 @@ pub async fn rebuild(
 /// Writes what was told in the place of what the tables have, of members of whom they know less; with
 /// `lost`, of all. Answers how many rows that made.
 async fn take_over(
-    shared: &Shared,
-    integration: &integrations::Model,
+    db: &DatabaseConnection,
+    (organization, gym): (i64, &str),
     told: &HashMap<String, AccessApplied>,
-    epoch: i64,
+    (epoch, now): (i64, i64),
     lost: bool,
 ) -> Result<u64, DbErr> {
-    let now = shared.now();
     let mut rows = 0;
-    let txn = shared.db.begin().await?;
+    let txn = db.begin().await?;
     // One replica at a time; the next finds it done.
-    state::change(&txn, &integration.gym_id, now, |_| Ok(())).await?;
+    state::change(&txn, gym, now, |_| Ok(())).await?;
     for answer in told.values() {
-        if !keep_member(&txn, answer).await? && !lost {
+        let is_newer = keep_member(&txn, answer).await?;
+        // What was given since it was told is in the table by now, lost or not.
+        if !is_newer && !(lost && is_bare(&txn, answer).await?) {
             continue;
         }
         applied_grants::Entity::delete_many()
-            .filter(applied_grants::Column::OrganizationId.eq(integration.organization()))
-            .filter(applied_grants::Column::GymId.eq(&integration.gym_id))
+            .filter(applied_grants::Column::OrganizationId.eq(organization))
+            .filter(applied_grants::Column::GymId.eq(gym))
             .filter(applied_grants::Column::MemberId.eq(&answer.member_id))
             .exec(&txn)
             .await?;
@@ -143,8 +147,8 @@ async fn take_over(
             };
             let row = applied_grants::Model {
                 id: 0,
-                organization_id: integration.organization(),
-                gym_id: integration.gym_id.clone(),
+                organization_id: organization,
+                gym_id: gym.to_owned(),
                 member_id: answer.member_id.clone(),
                 group_id: grant.group_id,
                 kisi_user_id: user,
@@ -165,6 +169,18 @@ async fn take_over(
     Ok(rows)
 }
 
+/// Whether the table holds no row of the member, and has answered nothing since.
+async fn is_bare(txn: &DatabaseTransaction, answer: &AccessApplied) -> Result<bool, DbErr> {
+    let (gym, member) = (&answer.gym_id, &answer.member_id);
+    let held = members::find(txn, gym, member).await?;
+    let rows = applied_grants::Entity::find()
+        .filter(applied_grants::Column::GymId.eq(gym))
+        .filter(applied_grants::Column::MemberId.eq(member))
+        .count(txn)
+        .await?;
+    Ok(rows == 0 && held.is_some_and(|held| held.applied_seq == answer.applied_seq))
+}
+
 /// Who the member is at Kisi, and the number of the last answer, where the tables know less; whether
 /// they do.
 async fn keep_member(txn: &DatabaseTransaction, answer: &AccessApplied) -> Result<bool, DbErr> {
@@ -183,7 +199,7 @@ async fn keep_member(txn: &DatabaseTransaction, answer: &AccessApplied) -> Resul
         member.kisi_user_id = answer.kisi_user_id;
         member.kisi_user_ours = answer.kisi_user_ours;
         member.looked = false;
-    } else if member.kisi_user_id.is_none() {
+    } else if member.kisi_user_id.is_none() && member.applied_seq == answer.applied_seq {
         member.kisi_user_id = answer.kisi_user_id;
         member.kisi_user_ours = answer.kisi_user_ours;
     } else {
@@ -250,4 +266,92 @@ async fn last_told(shared: &Shared, gym: &str) -> Option<HashMap<String, AccessA
         caught_up = caught_up => caught_up.unwrap_or(false),
     };
     whole.then_some(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::access::v1::AppliedGrant;
+
+    use super::*;
+
+    const GYM: &str = "iron";
+
+    async fn give(db: &DatabaseConnection, member: &str, answer: i64, right: Option<i64>) {
+        let row = members::Model {
+            applied_seq: answer,
+            ..members::Model::unheard_of(GYM, member)
+        };
+        let row = row.into_active_model().reset_all();
+        let inserted = members::Entity::insert(row).exec_without_returning(db);
+        inserted.await.unwrap();
+        let Some(right) = right else { return };
+        let row = applied_grants::Model {
+            id: 0,
+            organization_id: 0,
+            gym_id: GYM.to_owned(),
+            member_id: member.to_owned(),
+            group_id: 7,
+            kisi_user_id: 1,
+            assignment_id: Some(right),
+            state: applied_grants::STANDING.to_owned(),
+            epoch: 1,
+            valid_from: None,
+            valid_until: None,
+            intended_at: 1,
+            updated_at: 1,
+        };
+        applied_grants::insert(db, row).await.unwrap();
+    }
+
+    fn told(member: &str, answer: i64, rights: &[i64]) -> (String, AccessApplied) {
+        let grants = rights.iter().map(|right| AppliedGrant {
+            group_id: 7,
+            assignment_id: *right,
+            ..AppliedGrant::default()
+        });
+        let answer = AccessApplied {
+            gym_id: GYM.to_owned(),
+            member_id: member.to_owned(),
+            applied_seq: answer,
+            kisi_user_id: Some(1),
+            grants: grants.collect(),
+            ..AccessApplied::default()
+        };
+        (member.to_owned(), answer)
+    }
+
+    /// A gym in which nobody has a right looks like one whose table is lost, and reading what was told
+    /// takes its time.
+    #[tokio::test]
+    async fn what_was_given_while_the_bus_was_asked_stays_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("kisi.db").display());
+        let db = crate::store::open(&url.into()).await.unwrap();
+        give(&db, "given", 12, Some(71)).await;
+        give(&db, "under_way", 10, Some(72)).await;
+        give(&db, "taken", 12, None).await;
+        give(&db, "lost", 10, None).await;
+        let heard = HashMap::from([
+            told("given", 10, &[]),
+            told("under_way", 10, &[]),
+            told("taken", 10, &[73]),
+            told("lost", 10, &[74]),
+            told("gone", 10, &[75]),
+        ]);
+        let rows = take_over(&db, (0, GYM), &heard, (1, 1), true).await;
+        assert_eq!(rows.unwrap(), 2);
+        let rows = applied_grants::Entity::find().all(&db).await.unwrap();
+        let mut rows: Vec<(&str, Option<i64>)> = rows
+            .iter()
+            .map(|row| (row.member_id.as_str(), row.assignment_id))
+            .collect();
+        rows.sort_unstable();
+        let ours = [
+            ("given", Some(71)),
+            ("gone", Some(75)),
+            ("lost", Some(74)),
+            ("under_way", Some(72)),
+        ];
+        assert_eq!(rows, ours);
+    }
 }
