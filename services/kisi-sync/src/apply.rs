@@ -256,7 +256,7 @@ impl Engine {
     }
 
     /// Waits for a turn and then looks once more: at the lease and the key, and, unless the member was
-    /// only just read, at the version.
+    /// only just read, at the version and the mapping.
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {
         let turn = tokio::select! {
             turn = self.kisi.pacer().turn(lane) => turn,
@@ -265,8 +265,9 @@ impl Engine {
         };
         if !attempt.snapshot.is_fresh(self.shared.now()) {
             let member = &attempt.snapshot.member;
-            let held = members::version(&self.shared.db, &self.gym, &member.member_id).await?;
-            if held != Some(member.version) {
+            let held = members::current(&self.shared.db, &self.gym, &member.member_id).await?;
+            let mapping = &attempt.snapshot.integration.associations;
+            if held.is_none_or(|held| held.0 != member.version || held.1 != *mapping) {
                 return Err(Trouble::Superseded);
             }
         }

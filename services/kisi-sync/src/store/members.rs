@@ -464,16 +464,24 @@ model_in_places!(Model {
     updated_at,
 });
 
-/// The version held now; asked again right before a request leaves.
-pub async fn version<C: ConnectionTrait>(
+/// The version held now and the gym's mapping; asked again right before a request leaves.
+pub async fn current<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     member: &str,
-) -> Result<Option<i64>, DbErr> {
-    Entity::find_by_id((gym.to_owned(), member.to_owned()))
-        .select_only()
-        .column(Column::Version)
-        .into_tuple()
-        .one(db)
-        .await
+) -> Result<Option<(i64, String)>, DbErr> {
+    let sql = "select m.version, i.associations from members m
+        join integrations i on i.gym_id = m.gym_id
+        where m.gym_id = $1 and m.member_id = $2";
+    let values = [gym.into(), member.into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let found = db.query_one_raw(statement).await?;
+    found
+        .map(|row| {
+            Ok((
+                row.try_get("", "version")?,
+                row.try_get("", "associations")?,
+            ))
+        })
+        .transpose()
 }

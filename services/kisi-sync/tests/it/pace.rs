@@ -2,8 +2,10 @@
 
 use kisi_simulator::settings::{LimiterModel, Settings};
 
-use crate::harness::{GYM, On, PLAN, Stage};
-use crate::kisi::GROUP;
+use sea_orm::ConnectionTrait;
+
+use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::kisi::{GROUP, OTHER_GROUP};
 
 /// The margin between what Kisi allows and what we send is five percent of its second, or of one
 /// distance for a bucket of one. Here it also has to hold what a busy machine adds to the way; how
@@ -98,5 +100,39 @@ async fn a_revoke_goes_out_before_the_grants_of_a_running_sync() {
     );
     assert!(replica.ended(&sync.sync_id).await.in_sync);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 59);
+    replica.stop().await;
+}
+
+/// What waits for its turn goes by the mapping of the moment in which it leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_waits_goes_by_the_newest_mapping() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 5).await;
+    let members = ["m1", "m2", "m3", "m4", "m5"];
+    for member in members {
+        stage.directory.decide(GYM, member, 2, &[]).await;
+        stage.answer(member, |told| told.version == 2).await;
+    }
+    replica.stop().await;
+
+    let replica = stage.start_with(&[("kisi-requests-per-second", "2")]).await;
+    for member in members {
+        stage.directory.decide(GYM, member, 3, &[PLAN]).await;
+    }
+    testkit::eventually("the first is let in", SOON, async || {
+        !stage.kisi.group_rows(GROUP).await.is_empty()
+    })
+    .await;
+    let url = stage.database_url().into();
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let sql = format!(r#"update integrations set associations = '{{"{PLAN}":{OTHER_GROUP}}}'"#);
+    db.execute_unprepared(&sql).await.unwrap();
+    for member in members {
+        stage.answer(member, |told| told.version == 3).await;
+    }
+    // One may have been on its way.
+    let former = stage.kisi.group_rows(GROUP).await.len();
+    assert!(former <= 2, "{former} of five by the former mapping");
     replica.stop().await;
 }
