@@ -22,6 +22,10 @@ impl Days {
             while on_the_wall(&zone, now) < day {
                 now += 15;
             }
+            // Not every zone is a multiple of a quarter of an hour away.
+            while on_the_wall(&zone, now - 1) >= day {
+                now -= 1;
+            }
             begins.push(now);
         }
         Self { first, begins }

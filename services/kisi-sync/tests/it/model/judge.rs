@@ -16,14 +16,14 @@ pub const ALLOWED: Micros = 5_000_000;
 
 /// What was on its way to Kisi when a later version came is no work by an old one. One that a third
 /// version overtakes is answered while it is.
-pub const IN_FLIGHT: Micros = 300_000;
+pub const IN_FLIGHT: Micros = 1_000_000;
 
 /// Something is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Complaint {
     /// Granted without entitlement for longer than is explained.
     Overstays { member: String, right: i64 },
-    /// Granted after a version was answered that does not give it.
+    /// Granted after a version was answered that does not give it, nor one since.
     Stale { member: String, right: i64 },
     /// Ours, and not wanted in the end.
     Unwanted { member: String, right: i64 },
@@ -61,9 +61,10 @@ fn on_the_way(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {
             continue;
         };
         let answers = seen.answers.get(member).map_or(&[][..], Vec::as_slice);
-        for gap in truth.gaps(&truth.people[member], right.group) {
+        let person = &truth.people[member];
+        for gap in truth.gaps(person, right.group) {
             let (member, right_id) = (member.to_owned(), right.row.id);
-            if is_stale(right, &gap, answers) {
+            if is_stale(truth, person, right, &gap, answers) {
                 wrong.insert(Complaint::Stale {
                     member,
                     right: right_id,
@@ -86,18 +87,27 @@ fn overstays(truth: &Truth, right: &Right, end: Micros, gap: &Gap) -> bool {
     deadline < gap.until.min(end)
 }
 
-/// Made although the loss had been answered: whoever sent it did not look at the newest version.
-fn is_stale(right: &Right, gap: &Gap, answers: &[Told]) -> bool {
-    let Some(version) = gap.version else {
+/// Made although the loss had been answered: neither the newest version that was answered by then nor
+/// a later one gives it, by the mapping of that moment or the one before.
+fn is_stale(truth: &Truth, person: &Person, right: &Right, gap: &Gap, answers: &[Told]) -> bool {
+    let made = right.made();
+    let done = ["revoked", "unchanged", "granted", "erased"];
+    let answered = answers
+        .iter()
+        .filter(|told| done.contains(&told.answer.outcome.as_str()))
+        .filter(|told| told.at + IN_FLIGHT < made)
+        .map(|told| told.answer.version)
+        .max();
+    let Some(answered) = answered else {
         return false;
     };
-    let made = right.made();
-    let answered = answers.iter().any(|told| {
-        let done = ["revoked", "unchanged", "granted", "erased"];
-        let is_done = done.contains(&told.answer.outcome.as_str());
-        told.answer.version >= version && is_done && told.at + IN_FLIGHT < made
+    let mut decisions = person.decisions.iter();
+    let is_given = decisions.any(|decision| {
+        decision.version >= answered
+            && decision.made <= made
+            && truth.gives(decision, right.group, (made - IN_FLIGHT, made))
     });
-    answered && (gap.from..gap.until).contains(&made)
+    !is_given && (gap.from..gap.until).contains(&made)
 }
 
 fn in_the_end(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use contracts::membership::v1::{Cause, Member, MembershipStatusChanged, PlanAccess};
 use contracts::{integration::v1 as api, wire};
 use jiff::Timestamp;
+use kisi_sync::store::{applied_grants, audit};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use sea_orm::EntityTrait;
 use testkit::eventually;
 use tokio::time::timeout;
 
@@ -159,7 +161,7 @@ impl Story {
         let wrong = self.judged_in_the_end().await;
         let report = match wrong.is_empty() {
             true => Ok(()),
-            false => Err(self.report(&wrong)),
+            false => Err(self.report(&wrong) + &self.tables().await),
         };
         self.replicas.end().await;
         report
@@ -396,6 +398,17 @@ impl Story {
         }
     }
 
+    /// What kisi-sync has written down.
+    async fn tables(&self) -> String {
+        let url = self.stage.database_url().into();
+        let db = kisi_sync::store::connect(&url).await.unwrap();
+        let rows = applied_grants::Entity::find().all(&db).await.unwrap();
+        let log = audit::Entity::find().all(&db).await.unwrap();
+        let rows = rows.iter().map(|row| format!("{row:?}\n"));
+        rows.chain(log.iter().map(|row| format!("{row:?}\n")))
+            .collect()
+    }
+
     pub fn report(&self, wrong: &[Complaint]) -> String {
         let mut text = format!("{wrong:#?}\n");
         for (at, what) in &self.told {
@@ -406,8 +419,8 @@ impl Story {
         for right in judge::ours(&self.truth, &seen) {
             text.push_str(&format!("{right:?}\n"));
         }
-        for member in self.truth.people.keys() {
-            text.push_str(&format!("told: {:?}\n", seen.last_answer(member)));
+        for told in seen.answers.values().flatten() {
+            text.push_str(&format!("told: {told:?}\n"));
         }
         let state = self.stage.kisi.shared().lock();
         let about = |route: &str| route.contains("role_assignments");

@@ -40,6 +40,13 @@ pub struct Mapping {
     pub groups: BTreeMap<String, i64>,
 }
 
+impl Mapping {
+    fn gives(&self, decision: &Decision, group: i64) -> bool {
+        let mut plans = decision.plans.keys();
+        plans.any(|plan| self.groups.get(plan) == Some(&group))
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Person {
     /// The last one is hers now.
@@ -62,8 +69,6 @@ impl Person {
 pub struct Gap {
     pub from: Micros,
     pub until: Micros,
-    /// The version by which she lost it, where the bus told it.
-    pub version: Option<i64>,
     /// When it was to be acted upon; None while nothing has said so to kisi-sync.
     pub due: Option<Micros>,
 }
@@ -110,53 +115,53 @@ impl Truth {
         wanted
     }
 
+    /// Whether a version gives this group by a mapping that was in force at a moment of `between`.
+    pub fn gives(&self, decision: &Decision, group: i64, between: (Micros, Micros)) -> bool {
+        self.mappings.iter().enumerate().any(|(at, mapping)| {
+            let until = self.mappings.get(at + 1).map_or(EVER.1, |next| next.told);
+            mapping.made <= between.1 && until >= between.0 && mapping.gives(decision, group)
+        })
+    }
+
     /// When the member was not entitled to the group. Where it is not known to the moment, she was.
     pub fn gaps(&self, person: &Person, group: i64) -> Vec<Gap> {
         let mut gaps = Vec::new();
         let mut from = EVER.0;
-        let mut version = None;
-        for span in self.spans(person, group) {
-            if span.from > from {
-                gaps.push(self.gap(person, from, span.from, version));
+        for (begins, ends) in self.spans(person, group) {
+            if begins > from {
+                gaps.push(self.gap(person, from, begins));
             }
-            if span.until >= from {
-                (from, version) = (span.until, span.lost_by);
-            }
+            from = from.max(ends);
         }
         if from < EVER.1 {
-            gaps.push(self.gap(person, from, EVER.1, version));
+            gaps.push(self.gap(person, from, EVER.1));
         }
         gaps
     }
 
     /// The same by decision and mapping, sorted, perhaps one over the other.
-    fn spans(&self, person: &Person, group: i64) -> Vec<Span> {
+    fn spans(&self, person: &Person, group: i64) -> Vec<(Micros, Micros)> {
         let mut spans = Vec::new();
         for (index, decision) in person.decisions.iter().enumerate() {
             let next = person.decisions.get(index + 1);
             for (at, mapping) in self.mappings.iter().enumerate() {
-                let mut plans = decision.plans.keys();
-                if !plans.any(|plan| mapping.groups.get(plan) == Some(&group)) {
+                if !mapping.gives(decision, group) {
                     continue;
                 }
                 let decided = next.map_or(EVER.1, |next| next.told);
                 let mapped = self.mappings.get(at + 1).map_or(EVER.1, |next| next.told);
-                let lost_by = next.filter(|next| decided <= mapped && next.is_on_bus);
-                let span = Span {
-                    from: decision.made.max(mapping.made),
-                    until: decided.min(mapped),
-                    lost_by: lost_by.map(|next| next.version),
-                };
-                if span.from < span.until {
-                    spans.push(span);
+                let from = decision.made.max(mapping.made);
+                let until = decided.min(mapped);
+                if from < until {
+                    spans.push((from, until));
                 }
             }
         }
-        spans.sort_by_key(|span| span.from);
+        spans.sort_unstable();
         spans
     }
 
-    fn gap(&self, person: &Person, from: Micros, until: Micros, version: Option<i64>) -> Gap {
+    fn gap(&self, person: &Person, from: Micros, until: Micros) -> Gap {
         let told = person.decisions.iter().filter(|one| one.is_on_bus);
         let told = told.map(|one| one.told).find(|told| *told >= from);
         let looked = self.passes.iter().filter(|(begun, _)| *begun >= from);
@@ -169,7 +174,6 @@ impl Truth {
         Gap {
             from,
             until,
-            version,
             due: due.filter(|due| *due < until),
         }
     }
@@ -195,13 +199,6 @@ impl Truth {
         }
         deadline
     }
-}
-
-#[derive(Debug)]
-struct Span {
-    from: Micros,
-    until: Micros,
-    lost_by: Option<i64>,
 }
 
 fn later(a: Option<Micros>, b: Option<Micros>) -> Option<Micros> {
@@ -240,20 +237,15 @@ fn a_gap_is_due_when_it_was_told_and_its_deadline_leaves_out_what_is_excused() {
         excused: vec![(90, 100), (22, 25), (24, 27)],
         ..Truth::default()
     };
-    let gap = |from, until, version, due| Gap {
-        from,
-        until,
-        version,
-        due,
-    };
-    let never = gap(EVER.0, 10, None, Some(EVER.0));
-    let told = gap(21, 30, Some(2), Some(21));
-    let unheard = gap(41, EVER.1, None, None);
+    let gap = |from, until, due| Gap { from, until, due };
+    let never = gap(EVER.0, 10, Some(EVER.0));
+    let told = gap(21, 30, Some(21));
+    let unheard = gap(41, EVER.1, None);
     assert_eq!(truth.gaps(&ada, 7), [never.clone(), told.clone(), unheard]);
     assert_eq!(truth.gaps(&ada, 8).len(), 1);
     // A pass that had begun before says nothing; the next does.
     truth.passes = vec![(39, 45), (50, 60)];
-    let looked = gap(41, EVER.1, None, Some(60));
+    let looked = gap(41, EVER.1, Some(60));
     assert_eq!(truth.gaps(&ada, 7), [never, told, looked]);
     assert_eq!(truth.deadline(21, 4), 30);
     assert_eq!(truth.deadline(50, 4), 54);
