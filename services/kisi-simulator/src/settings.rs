@@ -115,6 +115,25 @@ pub enum ExpiredListing {
     Deleted,
 }
 
+/// What PATCH of a user's `metadata` does with keys that it does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchMetadata {
+    /// They are gone.
+    Replace,
+    /// They stay.
+    Merge,
+}
+
+/// What becomes of the assignments of a user or on a group that is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletedRights {
+    Go,
+    /// They are listed and can be deleted; they open nothing.
+    Stay,
+}
+
 /// Answer to a `limit` or `offset` above its maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OverMaximum {
@@ -162,6 +181,11 @@ pub struct Settings {
     pub refusal_body: RefusalBody,
     pub retry_after: RetryAfter,
     pub duplicate_users: DuplicateUser,
+    /// `email=` finds an e-mail only in the case in which it is held, though a second one in another
+    /// case is refused.
+    pub email_by_case: bool,
+    pub patch_metadata: PatchMetadata,
+    pub deleted_rights: DeletedRights,
     pub duplicate_assignments: DuplicateAssignment,
     pub patch_window: PatchWindow,
     pub expired_listing: ExpiredListing,
@@ -200,6 +224,9 @@ impl Default for Settings {
             refusal_body: RefusalBody::Error,
             retry_after: RetryAfter::None,
             duplicate_users: DuplicateUser::Conflict,
+            email_by_case: false,
+            patch_metadata: PatchMetadata::Replace,
+            deleted_rights: DeletedRights::Go,
             duplicate_assignments: DuplicateAssignment::Conflict,
             patch_window: PatchWindow::Apply,
             expired_listing: ExpiredListing::Stays,

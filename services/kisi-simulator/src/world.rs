@@ -12,6 +12,7 @@ use crate::rows::{
     Assignee, Assignment, Email, EventRow, EventSet, Group, GroupLink, GroupLock, Guest,
     Integration, Lock, Login, Organization, Place, Target, Team, User,
 };
+use crate::settings::DeletedRights;
 
 /// How many events are kept. Older ones are forgotten, as Kisi's retention does.
 const EVENTS_KEPT: usize = 20_000;
@@ -179,21 +180,20 @@ impl World {
         ids.filter_map(|id| self.assignments.get(id))
     }
 
-    /// Removes a user with its assignments, logins and team memberships; the assignments are
-    /// returned so that their end can be told.
-    pub fn remove_user(&mut self, id: i64) -> Option<(User, Vec<Assignment>)> {
+    /// Removes a user with its logins and team memberships, and with its assignments where they go;
+    /// those are returned so that their end can be told.
+    pub fn remove_user(
+        &mut self,
+        id: i64,
+        rights: DeletedRights,
+    ) -> Option<(User, Vec<Assignment>)> {
         let user = self.users.remove(&id)?;
         self.index
             .emails
             .remove(&(user.organization_id, user.email.to_lowercase()));
-        let rows: Vec<i64> = self
-            .assignments_of(Assignee::User(id))
-            .map(|row| row.id)
-            .collect();
-        let gone = rows
-            .into_iter()
-            .filter_map(|row| self.remove_assignment(row))
-            .collect();
+        let rows = self.assignments_of(Assignee::User(id));
+        let rows: Vec<i64> = rows.map(|row| row.id).collect();
+        let gone = self.remove_with_holder(&rows, rights);
         let logins: Vec<i64> = self
             .logins
             .values()
@@ -209,20 +209,30 @@ impl World {
         Some((user, gone))
     }
 
-    /// Removes a group with its assignments, door links and access links.
-    pub fn remove_group(&mut self, id: i64) -> Option<(Group, Vec<Assignment>)> {
+    /// Removes a group with its door links and access links, and with its assignments where they go.
+    pub fn remove_group(
+        &mut self,
+        id: i64,
+        rights: DeletedRights,
+    ) -> Option<(Group, Vec<Assignment>)> {
         let group = self.groups.remove(&id)?;
-        let rows: Vec<i64> = self
-            .assignments_on(Target::Group(id))
-            .map(|row| row.id)
-            .collect();
-        let gone = rows
-            .into_iter()
-            .filter_map(|row| self.remove_assignment(row))
-            .collect();
+        let rows = self.assignments_on(Target::Group(id));
+        let rows: Vec<i64> = rows.map(|row| row.id).collect();
+        let gone = self.remove_with_holder(&rows, rights);
         self.group_locks.retain(|_, link| link.group_id != id);
         self.group_links.retain(|_, link| link.group_id != id);
         Some((group, gone))
+    }
+
+    fn remove_with_holder(&mut self, rows: &[i64], rights: DeletedRights) -> Vec<Assignment> {
+        match rights {
+            DeletedRights::Stay => Vec::new(),
+            DeletedRights::Go => {
+                let rows = rows.iter();
+                rows.filter_map(|row| self.remove_assignment(*row))
+                    .collect()
+            }
+        }
     }
 
     /// Groups that open this door.

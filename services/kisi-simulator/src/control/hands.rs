@@ -201,11 +201,15 @@ fn apply(
             Ok(json!({ "assignment_id": assignment_id }))
         }
         Change::DeleteGroup { group_id } => {
-            state.world.remove_group(group_id).ok_or("no such group")?;
+            let rights = state.settings.deleted_rights;
+            let gone = state.world.remove_group(group_id, rights);
+            gone.ok_or("no such group")?;
             Ok(json!({ "group_id": group_id }))
         }
         Change::DeleteUser { user_id } => {
-            state.world.remove_user(user_id).ok_or("no such user")?;
+            let rights = state.settings.deleted_rights;
+            let gone = state.world.remove_user(user_id, rights);
+            gone.ok_or("no such user")?;
             Ok(json!({ "user_id": user_id }))
         }
         Change::SuspendUser { user_id, suspended } => {

@@ -107,7 +107,7 @@ pub fn delete(cx: &mut Context<'_>, call: &Call) -> Outcome {
     if !cx.caller.may_manage(cx.world, Target::Group(row.id)) {
         return Err(Answer::forbidden());
     }
-    cx.world.remove_group(row.id);
+    cx.world.remove_group(row.id, cx.settings.deleted_rights);
     told(cx, "group.destroy", &row);
     Ok(Answer::no_content())
 }

@@ -8,12 +8,16 @@ use crate::context::{Call, Context, Happened};
 use crate::paging;
 use crate::render;
 use crate::rows::{Assignee, Target, User};
-use crate::settings::DuplicateUser;
+use crate::settings::{DuplicateUser, PatchMetadata};
 
 /// Rows that the filters leave, in the caller's organization.
 fn filtered<'a>(cx: &'a Context<'_>, call: &Call) -> Vec<&'a User> {
-    let text = |name: &str| call.parameters.text(name).map(str::to_lowercase);
-    let (email, query) = (text("email"), text("query"));
+    let email = call.parameters.text("email");
+    let has_email = |row: &User, email: &str| match cx.settings.email_by_case {
+        true => row.email == email,
+        false => row.email.to_lowercase() == email.to_lowercase(),
+    };
+    let query = call.parameters.text("query").map(str::to_lowercase);
     let milliseconds =
         |lag: u64| SignedDuration::from_millis(i64::try_from(lag).unwrap_or(i64::MAX));
     let lag = milliseconds(cx.settings.query_lag_ms);
@@ -28,11 +32,7 @@ fn filtered<'a>(cx: &'a Context<'_>, call: &Call) -> Vec<&'a User> {
         .values()
         .filter(|row| row.organization_id == cx.caller.organization_id)
         .filter(|row| cx.caller.is_admin() || row.id == cx.caller.user_id)
-        .filter(|row| {
-            email
-                .as_ref()
-                .is_none_or(|email| row.email.to_lowercase() == *email)
-        })
+        .filter(|row| email.is_none_or(|email| has_email(row, email)))
         .filter(|row| email.is_none() || cx.now.duration_since(row.created_at) >= email_lag)
         .filter(|row| match &query {
             None => true,
@@ -114,7 +114,7 @@ pub fn create(cx: &mut Context<'_>, call: &Call, wrapper: &str) -> Outcome {
         created_at: cx.now,
         updated_at: cx.now,
     };
-    change(&mut row, body);
+    change(&mut row, body, cx.settings.patch_metadata);
     let sends = body["send_emails"].as_bool().unwrap_or(true);
     let answer = match wrapper {
         "member" => render::member(cx.world, &row),
@@ -156,7 +156,7 @@ pub fn fetch_member(cx: &mut Context<'_>, call: &Call) -> Outcome {
 pub fn update(cx: &mut Context<'_>, call: &Call, wrapper: &str) -> Outcome {
     let mut row = find(cx, call)?;
     cx.caller.require_admin()?;
-    change(&mut row, call.wrapped(wrapper));
+    change(&mut row, call.wrapped(wrapper), cx.settings.patch_metadata);
     row.updated_at = cx.now;
     told(cx, &format!("{wrapper}.update"), &row);
     cx.world.insert_user(row);
@@ -174,7 +174,8 @@ pub fn delete(cx: &mut Context<'_>, call: &Call) -> Outcome {
     if owner == Some(row.id) {
         return Err(Answer::unprocessable("base", "The owner cannot be deleted"));
     }
-    let Some((row, gone)) = cx.world.remove_user(row.id) else {
+    let rights = cx.settings.deleted_rights;
+    let Some((row, gone)) = cx.world.remove_user(row.id, rights) else {
         return Err(Answer::not_found());
     };
     for assignment in gone {
@@ -184,7 +185,7 @@ pub fn delete(cx: &mut Context<'_>, call: &Call) -> Outcome {
     Ok(Answer::no_content())
 }
 
-fn change(row: &mut User, body: &Value) {
+fn change(row: &mut User, body: &Value, patch_metadata: PatchMetadata) {
     if let Some(name) = body["name"].as_str() {
         row.name = name.to_owned();
     }
@@ -195,7 +196,10 @@ fn change(row: &mut User, body: &Value) {
         row.notes = notes.as_str().map(str::to_owned);
     }
     if let Some(metadata) = body["metadata"].as_object() {
-        row.metadata = metadata.clone();
+        if patch_metadata == PatchMetadata::Replace {
+            row.metadata.clear();
+        }
+        row.metadata.extend(metadata.clone());
     }
     if let Some(enabled) = body["access_enabled"].as_bool() {
         row.access_enabled = enabled;

@@ -224,3 +224,45 @@ async fn deleting_a_user_takes_assignments_and_logins_and_mails_are_recorded() {
         .collect();
     assert_eq!(kinds, ["invitation", "role_assignment_created"]);
 }
+
+#[tokio::test]
+async fn what_goes_with_a_user_and_a_patch_and_how_an_email_is_found_are_as_set() {
+    let kisi = Kisi::with(json!({ "email_by_case": true })).await;
+    let id = kisi.user("Ada@example.com").await;
+    let by_email = |email: &str| format!("/users?email={email}&limit=100");
+    assert!(
+        kisi.get(&by_email("ada@example.com"))
+            .await
+            .rows()
+            .is_empty()
+    );
+    assert_eq!(
+        kisi.get(&by_email("Ada@example.com")).await.rows()[0]["id"],
+        id
+    );
+    let search = kisi.get("/users?query=ada@example.com&limit=100").await;
+    assert_eq!(search.rows()[0]["id"], id);
+
+    let path = format!("/users/{id}");
+    let patched = async |metadata| {
+        kisi.patch(&path, json!({ "user": { "metadata": metadata } }))
+            .await;
+        kisi.get(&path).await.body["metadata"].clone()
+    };
+    patched(json!({ "a": "1" })).await;
+    assert_eq!(patched(json!({ "b": "2" })).await, json!({ "b": "2" }));
+    kisi.set(json!({ "patch_metadata": "merge" })).await;
+    let both = json!({ "b": "3", "c": "4" });
+    assert_eq!(
+        patched(json!({ "c": "4" })).await,
+        json!({ "b": "2", "c": "4" })
+    );
+    assert_eq!(patched(both.clone()).await, both);
+
+    let row = kisi.grant(id).await.id();
+    kisi.set(json!({ "deleted_rights": "stay" })).await;
+    kisi.delete(&path).await;
+    let right = format!("/role_assignments/{row}");
+    assert_eq!(kisi.get(&right).await.status, 200);
+    assert_eq!(kisi.delete(&right).await.status, 204);
+}

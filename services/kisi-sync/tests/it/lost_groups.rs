@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use contracts::integration::v1 as api;
+use kisi_simulator::settings::{DeletedRights, Settings};
 use sea_orm::ConnectionTrait;
 use serde_json::json;
 
@@ -76,6 +77,39 @@ async fn a_deleted_group_is_shown_and_nobody_loses_another_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_group_is_shown_and_nobody_loses_another_on_postgres() {
     a_deleted_group_is_shown_and_nobody_loses_another(On::Postgres).await;
+}
+
+/// What is listed of a group that is gone makes it no group.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_group_is_shown_where_kisi_still_lists_its_rights() {
+    let stage = Stage::set(On::Sqlite).await;
+    let settings = |settings: &mut Settings| settings.deleted_rights = DeletedRights::Stay;
+    stage.kisi.set(settings);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    delete(&stage, GROUP).await;
+    for _ in 0..2 {
+        assert_eq!(replica.sync().await.state, "done_with_failures");
+        assert_names(&missing(&mut replica).await, GROUP);
+    }
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    // Who leaves leaves nothing there, and the others go with the plan's new group.
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |told| told.version == 2).await;
+    assert_eq!((told.outcome.as_str(), told.grants.len()), ("revoked", 0));
+    replica.associate(&[(PLAN, OTHER_GROUP)]).await.unwrap();
+    testkit::eventually("nothing is left of the group", SOON, async || {
+        let (old, new) = (GROUP, OTHER_GROUP);
+        let sizes = (
+            stage.kisi.group_rows(old).await,
+            stage.kisi.group_rows(new).await,
+        );
+        (sizes.0.len(), sizes.1.len()) == (0, 2)
+    })
+    .await;
+    assert!(replica.sync().await.in_sync);
+    replica.stop().await;
 }
 
 /// No row of ours tells of it.

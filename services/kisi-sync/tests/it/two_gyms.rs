@@ -5,7 +5,7 @@ use contracts::access::v1::AccessApplied;
 use contracts::integration::v1 as api;
 use contracts::wire;
 use jiff::{SignedDuration, Timestamp};
-use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
+use kisi_simulator::settings::{DuplicateAssignment, PatchMetadata, PatchWindow};
 use serde_json::json;
 
 use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
@@ -100,6 +100,13 @@ async fn erase(stage: &Stage, gym: &str, member: &str, version: i64) {
 
 async fn nothing_is_removed_while_the_other_gym_wants_it(second_key: bool) {
     let stage = Stage::set(On::Sqlite).await;
+    // What a changed metadata leaves of the one before nobody knows.
+    stage.kisi.set(|settings| {
+        settings.patch_metadata = match second_key {
+            true => PatchMetadata::Merge,
+            false => PatchMetadata::Replace,
+        };
+    });
     let mut replica = stage.start().await;
     let key = stage.kisi.api_key();
     let other_key = match second_key {
