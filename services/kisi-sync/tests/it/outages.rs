@@ -133,9 +133,10 @@ async fn a_lost_answer_is_settled_under_another_owner_s_key() {
     replica.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
+/// What Kisi answers to a key that was deleted nobody knows.
+async fn a_dead_key_makes_work_wait_until_it_is_replaced(answer: u16, status: &str, what: &str) {
     let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| settings.revoked_key = answer);
     let mut replica = stage.start().await;
     stage.in_sync(&mut replica, 2).await;
     let key = stage.kisi.revoke_key().await;
@@ -146,11 +147,11 @@ async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
     testkit::eventually("the integration needs attention", SOON, async || {
         let shown = replica.integration().await;
         shown.state == "needs_attention"
-            && shown.key.unwrap().status == "invalid"
+            && shown.key.unwrap().status == status
             && shown
                 .attention
                 .iter()
-                .any(|a| a.what == "key_invalid" && a.who == "staff")
+                .any(|a| a.what == what && a.who == "staff")
     })
     .await;
     // What comes meanwhile waits as well.
@@ -177,6 +178,16 @@ async fn a_dead_key_makes_work_wait_until_it_is_replaced() {
     })
     .await;
     replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_key_makes_work_wait_until_it_is_replaced_where_it_is_401() {
+    a_dead_key_makes_work_wait_until_it_is_replaced(401, "invalid", "key_invalid").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_key_makes_work_wait_until_it_is_replaced_where_it_is_403() {
+    a_dead_key_makes_work_wait_until_it_is_replaced(403, "insufficient", "key_rights").await;
 }
 
 /// The database fails just when the passes are due.
