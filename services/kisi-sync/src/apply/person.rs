@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use kisi_client::model::{Metadata, NewUser, User, UserPatch};
+use kisi_client::model::{Metadata, NewUser, User, UserFilter, UserPatch};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
@@ -105,7 +105,19 @@ impl Engine {
                         return self.take_user(attempt, lane, user).await;
                     }
                 }
-                Err(Trouble::of(error))
+                // The filter may mind the case in which Kisi has the e-mail; the free text does not.
+                attempt.sends(self.shared.now());
+                let filter = UserFilter {
+                    query: Some(person.email.clone()),
+                    ..UserFilter::default()
+                };
+                let found = self.ask(self.kisi.list_users(lane, &filter)).await?;
+                let mut found = found.items;
+                found.retain(|user| user.has_email(&person.email));
+                match only(found)? {
+                    Some(user) => self.take_user(attempt, lane, user).await,
+                    None => Err(Trouble::of(error)),
+                }
             }
             Err(error) => {
                 if error.is_outcome_unknown() {
@@ -125,12 +137,7 @@ impl Engine {
     ) -> Result<Option<User>, Trouble> {
         attempt.sends(self.shared.now());
         let found = self.kisi.list_users_by_email(lane, email);
-        let mut found = self.ask(found).await?;
-        match found.len() {
-            0 => Ok(None),
-            1 => Ok(found.pop()),
-            _ => Err(CONFLICT),
-        }
+        only(self.ask(found).await?)
     }
 
     async fn take_user(
@@ -211,6 +218,14 @@ impl Engine {
         attempt.snapshot.member.sign_up_needed = false;
         attempt.changes.push(Change::Person);
         Err(CONFLICT)
+    }
+}
+
+/// The one who was found, if anybody was.
+fn only(mut found: Vec<User>) -> Result<Option<User>, Trouble> {
+    match found.len() {
+        0 | 1 => Ok(found.pop()),
+        _ => Err(CONFLICT),
     }
 }
 

@@ -48,6 +48,32 @@ async fn a_duplicate_that_no_search_finds_at_first_is_no_second_user_where_it_is
     a_duplicate_that_no_search_finds_at_first_is_no_second_user(DuplicateUser::Unprocessable).await;
 }
 
+/// Kisi refuses a second user of the e-mail, and its filter finds the first one only as it is spelled
+/// there: somebody who has been a member for long is not kept out by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_e_mail_is_held_in_another_case_is_found_where_the_filter_minds_it() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| settings.email_by_case = true);
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let known = stage.kisi.add_user_by_hand("New@Example.com").await;
+    // Found by the free text too, and nobody to be let in for her.
+    stage.kisi.add_user_by_hand("renew@example.com").await;
+    let mut person = stage.directory.put(GYM, "m2", 1, &[PLAN]);
+    person.email = "new@example.com".to_owned();
+    stage.directory.insert(person.clone());
+    stage.directory.publish(&person.state.unwrap()).await;
+    let told = stage.answer("m2", |answer| answer.version == 1).await;
+    assert_eq!(told.outcome, "granted", "{told:?}");
+    assert_eq!(
+        (told.kisi_user_id, told.kisi_user_ours),
+        (Some(known), false)
+    );
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
 async fn a_right_past_its_end_is_in_sync(listing: ExpiredListing) {
     let stage = Stage::set(On::Sqlite).await;
     stage
