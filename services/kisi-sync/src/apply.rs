@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use kisi_client::{HttpKisi, Lane, Turn};
 use sea_orm::TransactionTrait;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::brake::Brake;
@@ -19,7 +20,7 @@ use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::steps::{Refused, Step};
-use crate::store::members;
+use crate::store::{applied_grants, members};
 
 /// More steps than any member needs; past it something goes round in circles, or Kisi answers nothing
 /// but that it is asked too often.
@@ -69,6 +70,8 @@ pub struct Engine {
     pub doubts: Arc<Doubts>,
     /// Cancelled when the lease is lost or the worker stops.
     pub stop: CancellationToken,
+    /// Rung when something is decided about the member who is being settled.
+    pub newer: Arc<Notify>,
 }
 
 impl Engine {
@@ -255,6 +258,16 @@ impl Engine {
         }
     }
 
+    /// Something newer was decided about a member of whom a right stands: it may have to go at once, and
+    /// what waits for its turn may be less urgent, or not wanted any more.
+    pub(crate) async fn overtaken(&self, attempt: &Attempt) {
+        let mut rows = attempt.snapshot.rows.iter();
+        match rows.any(|row| row.state == applied_grants::STANDING) {
+            true => self.newer.notified().await,
+            false => std::future::pending().await,
+        }
+    }
+
     /// Waits for a turn and then looks once more: at the lease and the key, and, unless the member was
     /// only just read, at the version and the mapping.
     pub(crate) async fn turn(&self, attempt: &Attempt, lane: Lane) -> Result<Turn, Trouble> {
@@ -262,6 +275,7 @@ impl Engine {
             turn = self.kisi.pacer().turn(lane) => turn,
             () = self.stop.cancelled() => return Err(Trouble::NotOwner),
             () = self.key.over() => return Err(Trouble::Paused),
+            () = self.overtaken(attempt) => return Err(Trouble::Superseded),
         };
         if !attempt.snapshot.is_fresh(self.shared.now()) {
             let member = &attempt.snapshot.member;

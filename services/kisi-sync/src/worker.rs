@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -65,10 +65,17 @@ struct Worker {
     /// None while the key does not work.
     engine: Option<Engine>,
     queues: Queues,
-    running: HashMap<String, Urgency>,
+    running: HashMap<String, Running>,
     /// Woken while they were in work.
     again: HashMap<String, Job>,
     replies: HashMap<String, Vec<mpsc::UnboundedSender<Settled>>>,
+}
+
+/// A member who is being settled.
+struct Running {
+    urgency: Urgency,
+    /// Rung when something is decided about her.
+    newer: Arc<Notify>,
 }
 
 impl Worker {
@@ -140,6 +147,7 @@ impl Worker {
                     everybody: Arc::clone(&self.everybody),
                     doubts: Arc::clone(&self.doubts),
                     stop: self.stop.clone(),
+                    newer: Arc::default(),
                 });
             }
             Err(error) => {
@@ -195,7 +203,10 @@ impl Worker {
             // By the time that it is used it is long stale, and there may be many.
             job.seed = None;
         }
-        if self.running.contains_key(&job.member) {
+        if let Some(running) = self.running.get(&job.member) {
+            if job.is_change {
+                running.newer.notify_one();
+            }
             job.seed = None;
             self.again.insert(job.member.clone(), job);
         } else {
@@ -219,7 +230,8 @@ impl Worker {
             (Urgency::Grant, GRANTS),
             (Urgency::Background, BACKGROUND),
         ] {
-            let runs = |urgency| self.running.values().filter(|u| **u == urgency).count();
+            let of = |urgency| move |it: &&Running| it.urgency == urgency;
+            let runs = |urgency| self.running.values().filter(of(urgency)).count();
             // Until Kisi answers again it is asked by what closes doors, where there is any.
             if urgency != Urgency::Revoke && self.pause.is_outage() && runs(Urgency::Revoke) > 0 {
                 break;
@@ -230,8 +242,14 @@ impl Worker {
                     break;
                 };
                 runs += 1;
-                self.running.insert(job.member.clone(), urgency);
-                let (engine, member) = (engine.clone(), job.member.clone());
+                let newer = Arc::new(Notify::new());
+                let engine = Engine {
+                    newer: Arc::clone(&newer),
+                    ..engine.clone()
+                };
+                let member = job.member.clone();
+                self.running
+                    .insert(member.clone(), Running { urgency, newer });
                 let seed = job.seed;
                 let handle = tasks.spawn(async move { engine.settle(&job.member, seed).await });
                 members.insert(handle.id(), member);
@@ -251,7 +269,8 @@ impl Worker {
         let Some(member) = members.remove(&id) else {
             return;
         };
-        let urgency = self.running.remove(&member).unwrap_or(Urgency::Grant);
+        let running = self.running.remove(&member);
+        let urgency = running.map_or(Urgency::Grant, |running| running.urgency);
         let outcome = match result {
             Some(Ok(outcome)) => {
                 if outcome.requests > 0 {

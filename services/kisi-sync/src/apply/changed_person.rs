@@ -28,7 +28,8 @@ impl Engine {
         };
         let digest = person.digest(&self.gym, &member);
         attempt.sends(self.shared.now());
-        let held = self.ask(self.kisi.find_user(lane, user)).await?;
+        let held = self.kisi.find_user(lane, user);
+        let held = self.ask_first(attempt, held).await?;
         let Some(held) = held else {
             return self.move_on(attempt, lane, user, person).await;
         };

@@ -137,6 +137,19 @@ impl Engine {
         self.heard(answer).await
     }
 
+    /// The same before anything was changed that only the answer tells of: given up as well when what it
+    /// is asked for is overtaken.
+    pub(super) async fn ask_first<T>(
+        &self,
+        attempt: &Attempt,
+        read: impl Future<Output = Result<T, KisiError>>,
+    ) -> Result<T, Trouble> {
+        tokio::select! {
+            answer = self.ask(read) => answer,
+            () = self.overtaken(attempt) => Err(Trouble::Superseded),
+        }
+    }
+
     /// An answer, or what it means that Kisi did not do it.
     pub(super) async fn heard<T>(&self, answer: Result<T, KisiError>) -> Result<T, Trouble> {
         match answer {

@@ -38,7 +38,7 @@ impl Engine {
         attempt.sends(self.shared.now());
         let of_user = AssignmentFilter::User(user);
         let listing = self.kisi.list_role_assignments(lane, of_user);
-        let listing = match self.ask(listing).await {
+        let listing = match self.ask_first(attempt, listing).await {
             // Who is not there has none; a grant will say so too, and makes the user anew.
             Err(refusal @ Trouble::Refused { .. }) => {
                 attempt.outcome.requests += 1;

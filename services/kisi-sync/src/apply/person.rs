@@ -137,7 +137,7 @@ impl Engine {
     ) -> Result<Option<User>, Trouble> {
         attempt.sends(self.shared.now());
         let found = self.kisi.list_users_by_email(lane, email);
-        only(self.ask(found).await?)
+        only(self.ask_first(attempt, found).await?)
     }
 
     async fn take_user(

@@ -47,4 +47,5 @@ mod two_gyms;
 mod unknowns;
 mod unmapped;
 mod unwritten;
+mod urgency;
 mod windows;

@@ -1,0 +1,101 @@
+//! What goes first while a pass keeps Kisi busy: doors that must close, then people who wait at one,
+//! then pages that staff wait for.
+
+use contracts::integration::v1 as api;
+use jiff::SignedDuration;
+
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
+use crate::kisi::{GROUP, OTHER_GROUP};
+
+/// Begins a sync and waits for nothing.
+async fn begin_sync(replica: &mut Running) -> String {
+    let request = api::StartSyncRequest {
+        gym_id: GYM.to_owned(),
+        digest: None,
+    };
+    let sync = replica.client.start_sync(request).await.unwrap();
+    sync.into_inner().sync_id
+}
+
+async fn grants(stage: &Stage) -> usize {
+    let writes = stage.kisi.writes().await;
+    let grants = writes.iter().filter(|w| *w == "POST /role_assignments");
+    grants.count()
+}
+
+/// Two groups each, of which the pass gives one back to all, eight at a time and by their ids. The ninth of
+/// them waits behind seven for her turn when she is to lose the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_of_somebody_whose_grant_waits_is_the_next_request_out() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 10).await;
+    let both = [PLAN, OTHER_PLAN];
+    for i in 1..=10 {
+        let member = format!("m{i}");
+        stage.directory.decide(GYM, &member, 2, &both).await;
+        let told = stage.answer(&member, |told| told.grants.len() == 2).await;
+        let mut given = told.grants.iter();
+        let other = given.find(|grant| grant.group_id == OTHER_GROUP).unwrap();
+        stage.kisi.remove_by_hand(other.assignment_id).await;
+    }
+    replica.stop().await;
+    let slow = [("kisi-requests-per-second", "5")];
+    let mut replica = stage.start_with(&slow).await;
+    stage.kisi.forget_requests().await;
+    let sync = begin_sync(&mut replica).await;
+    testkit::eventually("the pass gives back", SOON, async || {
+        grants(&stage).await > 1
+    })
+    .await;
+    stage.directory.decide(GYM, "m8", 3, &[]).await;
+    let told = stage.answer("m8", |told| told.version == 3).await;
+    assert!(told.grants.is_empty(), "{told:?}");
+    let writes = stage.kisi.writes().await;
+    let closed = writes.iter().position(|write| write.starts_with("DELETE"));
+    // Two were seen, one was on its way.
+    assert!(closed.is_some_and(|place| place <= 4), "{writes:?}");
+    replica.ended(&sync).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 9);
+    assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 9);
+    replica.stop().await;
+}
+
+/// Nobody who has just paid, and nobody who looks at a page, waits for a first sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_and_a_page_of_the_set_up_go_before_a_running_sync() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage
+        .start_with(&[("kisi-requests-per-second", "10")])
+        .await;
+    for i in 1..=40 {
+        let member = format!("m{i}");
+        stage.directory.decide(GYM, &member, 1, &[PLAN]).await;
+    }
+    stage.set_up(&mut replica).await;
+    let sync = begin_sync(&mut replica).await;
+    testkit::eventually("the sync gives rights", SOON, async || {
+        grants(&stage).await > 0
+    })
+    .await;
+    let before = grants(&stage).await;
+    stage.directory.decide(GYM, "late", 1, &[PLAN]).await;
+    let told = stage.answer("late", |told| told.outcome == "granted").await;
+    let timings = told.timings.unwrap();
+    let at = |t: Option<pbjson_types::Timestamp>| contracts::wire::instant(&t.unwrap()).unwrap();
+    let took = at(timings.applied_at).duration_since(at(timings.received_at));
+    // A search, the user and the right; others have every ninth turn.
+    assert!(took < SignedDuration::from_millis(1_500), "{took}");
+    let request = api::GymRequest {
+        gym_id: GYM.to_owned(),
+    };
+    // Four requests: two lists of groups, and what two of the groups open.
+    let began = std::time::Instant::now();
+    replica.client.list_groups(request).await.unwrap();
+    assert!(began.elapsed().as_millis() < 1_500, "{:?}", began.elapsed());
+    let after = grants(&stage).await;
+    assert!(after < 30 && after - before < 10, "{before} and {after}");
+    assert!(replica.ended(&sync).await.in_sync);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 41);
+    replica.stop().await;
+}
