@@ -42,6 +42,7 @@ mod handed_over;
 mod hidden;
 mod key;
 mod look;
+mod manners;
 mod pause;
 mod person;
 mod revoke;
@@ -53,6 +54,7 @@ pub use doubts::Doubts;
 pub use everybody::{Everybody, Forgets};
 pub use grant::new_row;
 pub use key::Key;
+pub use manners::Manners;
 pub use pause::Pause;
 
 /// Speaks to Kisi for one gym, under one lease.
@@ -68,6 +70,7 @@ pub struct Engine {
     pub bursts: Arc<Bursts>,
     pub everybody: Arc<Everybody>,
     pub doubts: Arc<Doubts>,
+    pub manners: Arc<Manners>,
     /// Cancelled when the lease is lost or the worker stops.
     pub stop: CancellationToken,
     /// Rung when something is decided about the member who is being settled.

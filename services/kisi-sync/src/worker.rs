@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::{Bursts, Doubts, Engine, Everybody, Key, Pause};
+use crate::apply::{Bursts, Doubts, Engine, Everybody, Key, Manners, Pause};
 use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
@@ -61,6 +61,7 @@ struct Worker {
     bursts: Arc<Bursts>,
     everybody: Arc<Everybody>,
     doubts: Arc<Doubts>,
+    manners: Arc<Manners>,
     outage_shown: bool,
     /// None while the key does not work.
     engine: Option<Engine>,
@@ -146,6 +147,7 @@ impl Worker {
                     bursts: Arc::clone(&self.bursts),
                     everybody: Arc::clone(&self.everybody),
                     doubts: Arc::clone(&self.doubts),
+                    manners: Arc::clone(&self.manners),
                     stop: self.stop.clone(),
                     newer: Arc::default(),
                 });

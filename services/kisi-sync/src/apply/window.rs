@@ -9,7 +9,7 @@ use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::steps::{Window, row_window};
-use crate::store::applied_grants::{self, INTENDED};
+use crate::store::applied_grants::{self, INTENDED, STANDING};
 use crate::store::{instant, micros};
 
 impl Engine {
@@ -49,7 +49,17 @@ impl Engine {
                 return Ok(());
             }
             Patched::Moved(found) => found,
-            Patched::AsBefore => return self.replace(attempt, row, window, user).await,
+            Patched::AsBefore => {
+                self.replace(attempt, row, window, user).await?;
+                let given = |row: &applied_grants::Model| {
+                    row.group_id == group && row.state == STANDING && row_window(row) == window
+                };
+                // It was no fault of the window's.
+                if self.manners.moves_windows() && attempt.snapshot.rows.iter().any(given) {
+                    self.manners.note_windows_stay();
+                }
+                return Ok(());
+            }
         };
         attempt.complete(row, &found, window);
         attempt.outcome.windows += 1;
@@ -57,7 +67,7 @@ impl Engine {
         self.tell_holders(attempt, moved, window).await
     }
 
-    /// PATCH and a look at what came of it.
+    /// PATCH and a look at what came of it, where that was not in vain before.
     async fn patch(
         &self,
         attempt: &mut Attempt,
@@ -66,6 +76,9 @@ impl Engine {
         assignment: i64,
         window: Window,
     ) -> Result<Patched, Trouble> {
+        if !self.manners.moves_windows() {
+            return Ok(Patched::AsBefore);
+        }
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);
         let patched = self

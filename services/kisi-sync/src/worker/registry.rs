@@ -112,6 +112,7 @@ impl Workers {
             bursts: Arc::new(Bursts::default()),
             everybody: Arc::clone(&everybody),
             doubts: Arc::new(doubts),
+            manners: Arc::default(),
             // A replica before may have shown one; then the next answer takes it back.
             outage_shown: true,
             engine: None,

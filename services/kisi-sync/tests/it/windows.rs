@@ -17,37 +17,52 @@ async fn an_end_is_set_moved_and_taken_away(patch: PatchWindow, duplicate: Dupli
     });
     let mut replica = stage.start().await;
     stage.in_sync(&mut replica, 1).await;
-    let end = |hours| {
+    let hours = |hours| {
         let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-        now.checked_add(SignedDuration::from_hours(hours)).unwrap()
+        Some(now.checked_add(SignedDuration::from_hours(hours)).unwrap())
     };
     // New before old, and where that cannot be, old and at once new.
     let replaced = match (patch, duplicate) {
         (PatchWindow::Apply, _) => &["PATCH"][..],
-        (_, DuplicateAssignment::NewRow) => &["PATCH", "POST", "DELETE"],
+        (_, DuplicateAssignment::NewRow | DuplicateAssignment::NewRowIfWindowDiffers) => {
+            &["PATCH", "POST", "DELETE"]
+        }
         _ => &["PATCH", "POST", "DELETE", "POST"],
     };
-    for (version, until) in [(2, Some(end(5))), (3, Some(end(48))), (4, None)] {
+    // What Kisi was seen not to do is not asked of it each time.
+    let later = match patch {
+        PatchWindow::Apply => replaced,
+        _ => &replaced[1..],
+    };
+    for (version, from, until) in [
+        (2, None, hours(5)),
+        (3, None, hours(48)),
+        (4, hours(2), hours(48)),
+        (5, hours(2), None),
+        (6, None, None),
+    ] {
         stage.kisi.forget_requests().await;
         let mut state = stage
             .directory
             .put(GYM, "m1", version, &[PLAN])
             .state
             .unwrap();
+        state.plans[0].valid_from = from.map(wire::timestamp);
         state.plans[0].valid_until = until.map(wire::timestamp);
         stage.directory.publish(&state).await;
         let answer = stage.answer("m1", |answer| answer.version == version).await;
         assert_eq!(answer.grants.len(), 1, "{answer:?}");
+        assert_eq!(answer.grants[0].valid_from, from.map(wire::timestamp));
         assert_eq!(answer.grants[0].valid_until, until.map(wire::timestamp));
         let rows = stage.kisi.group_rows(GROUP).await;
         assert_eq!(rows.len(), 1, "{rows:?}");
-        let held = rows[0]["valid_until"]
-            .as_str()
-            .map(|at| at.parse::<Timestamp>().unwrap());
-        assert_eq!(held, until);
+        let held = |end: &str| rows[0][end].as_str().map(|at| at.parse().unwrap());
+        let held: [Option<Timestamp>; 2] = [held("valid_from"), held("valid_until")];
+        assert_eq!(held, [from, until]);
         let writes = stage.kisi.writes().await;
         let methods = writes.iter().map(|write| write.split(' ').next().unwrap());
-        assert_eq!(methods.collect::<Vec<_>>(), replaced, "{writes:?}");
+        let wanted = if version == 2 { replaced } else { later };
+        assert_eq!(methods.collect::<Vec<_>>(), wanted, "{writes:?}");
     }
     // And a sync finds nothing to do.
     assert!(replica.sync().await.in_sync);
@@ -68,6 +83,21 @@ async fn an_end_is_moved_by_old_and_at_once_new_where_kisi_ignores_it_and_takes_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_is_moved_by_new_before_old_where_kisi_refuses_it_and_takes_a_second_row() {
     an_end_is_set_moved_and_taken_away(PatchWindow::Refuse, DuplicateAssignment::NewRow).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_moved_by_old_and_at_once_new_where_kisi_refuses_it_and_a_second_row() {
+    let (refuse, unprocessable) = (PatchWindow::Refuse, DuplicateAssignment::Unprocessable);
+    an_end_is_set_moved_and_taken_away(refuse, unprocessable).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_is_moved_by_new_before_old_where_kisi_ignores_it_and_takes_another_window() {
+    let (ignore, differs) = (
+        PatchWindow::Ignore,
+        DuplicateAssignment::NewRowIfWindowDiffers,
+    );
+    an_end_is_set_moved_and_taken_away(ignore, differs).await;
 }
 
 /// Where Kisi takes a second row, two of ours may stand after a kill between new and old.
