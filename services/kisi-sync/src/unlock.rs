@@ -19,7 +19,7 @@ use crate::store::{integrations, member_logins};
 use crate::{refusal, unlock_words};
 
 /// Opens one door for one member, and keeps that it was tried. A 503 or a lost answer is never tried
-/// again.
+/// again; where Kisi knows the login no more, another one is made, once.
 pub async fn unlock(
     shared: &Arc<Shared>,
     request: &UnlockRequest,
@@ -45,17 +45,6 @@ pub async fn unlock(
         let answer = refused("other", "You have no access at the door yet.", None);
         return kept(shared, gym, attempt, answer).await;
     };
-    let secret = match find_login(shared, gym, id, user).await? {
-        Some(secret) => secret,
-        None => match make_login(shared, &integration, member, user, actor).await? {
-            Some(secret) => secret,
-            None => {
-                let message = "Kisi knows another person by your e-mail: the gym has to look.";
-                let answer = refused("identity_conflict", message, None);
-                return kept(shared, gym, attempt, answer).await;
-            }
-        },
-    };
     let door = model::UnlockRequest {
         location: request.location.as_ref().map(|at| model::Location {
             longitude: at.longitude,
@@ -63,7 +52,6 @@ pub async fn unlock(
         }),
         proximity_proof: request.proximity_proof.clone(),
     };
-    let kisi = as_member(shared, user, secret);
     let fields: Vec<&str> = [
         request.location.as_ref().map(|_| "context.location"),
         request
@@ -74,12 +62,38 @@ pub async fn unlock(
     .into_iter()
     .flatten()
     .collect();
-    let attempt = attempt.request("POST /locks/{id}/unlock", &fields);
-    let sent_at = shared.now();
-    let answer = kisi
-        .unlock(Lane::Grant.into(), request.lock_id, &door)
-        .await;
-    let attempt = attempt.between(sent_at, shared.now());
+    let asked = attempt.clone().request("POST /locks/{id}/unlock", &fields);
+    let mut is_second = false;
+    let (attempt, answer) = loop {
+        let secret = match find_login(shared, gym, id, user).await? {
+            Some(secret) => secret,
+            None => match make_login(shared, &integration, member.clone(), user, actor).await? {
+                Some(secret) => secret,
+                None => {
+                    let message = "Kisi knows another person by your e-mail: the gym has to look.";
+                    let answer = refused("identity_conflict", message, None);
+                    return kept(shared, gym, attempt, answer).await;
+                }
+            },
+        };
+        let kisi = as_member(shared, user, secret);
+        let sent_at = shared.now();
+        let answer = kisi
+            .unlock(Lane::Grant.into(), request.lock_id, &door)
+            .await;
+        if matches!(&answer, Err(error) if error.status() == Some(401)) {
+            // The login is gone at Kisi, and so no door was opened by it.
+            member_logins::Entity::delete_by_id((gym.clone(), id.clone()))
+                .exec(&shared.db)
+                .await
+                .map_err(refusal::store)?;
+            if !is_second {
+                is_second = true;
+                continue;
+            }
+        }
+        break (asked.clone().between(sent_at, shared.now()), answer);
+    };
     match answer {
         Ok(()) => {
             let opened = UnlockResponse {
@@ -88,16 +102,7 @@ pub async fn unlock(
             };
             kept(shared, gym, attempt, opened).await
         }
-        Err(error) => {
-            if error.status() == Some(401) {
-                // The login is gone: the next attempt makes another.
-                member_logins::Entity::delete_by_id((gym.clone(), id.clone()))
-                    .exec(&shared.db)
-                    .await
-                    .map_err(refusal::store)?;
-            }
-            kept(shared, gym, attempt, explain(&error)).await
-        }
+        Err(error) => kept(shared, gym, attempt, explain(&error)).await,
     }
 }
 

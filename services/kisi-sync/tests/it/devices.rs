@@ -276,3 +276,24 @@ async fn a_phone_needs_a_name_and_a_member_whom_kisi_knows() {
     assert!(stage.kisi.writes().await.is_empty());
     replica.stop().await;
 }
+
+/// Staff withdrew it in Kisi's pages, or Kisi dropped it for a forty-first: the member at the door is let
+/// in all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_gone_at_kisi_is_made_anew_by_the_next_unlock() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let unlock = front_door(&mut replica, "m1").await;
+    for _ in 0..2 {
+        let opened = replica.client.unlock(unlock.clone()).await.unwrap();
+        assert!(opened.get_ref().unlocked, "{opened:?}");
+        let held = stage.kisi.logins("m1@example.com");
+        assert_eq!(held.len(), 1);
+        stage.kisi.shared().lock().world.remove_login(held[0]);
+    }
+    let writes = stage.kisi.writes().await;
+    let made = writes.iter().filter(|write| *write == "POST /logins");
+    assert_eq!(made.count(), 2, "{writes:?}");
+    replica.stop().await;
+}
