@@ -4,7 +4,7 @@
 //! settled by the gym's worker, each with its own outcome. The plan is a value that was looked at
 //! first: past the brake's line it is held whole, and nothing of it is marked.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use contracts::integration::v1::{StepFailure, SyncReport};
@@ -164,6 +164,7 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
         unseen: BTreeSet::new(),
         unasked: BTreeSet::new(),
         groups: GroupsSeen::default(),
+        named: BTreeMap::new(),
         began: i64::MAX,
         is_mapping: false,
         key_version: 0,
@@ -230,6 +231,8 @@ struct Pass {
     unasked: BTreeSet<i64>,
     /// The mapped groups, where the doors were looked at.
     groups: GroupsSeen,
+    /// What groups were called when they were last seen.
+    named: BTreeMap<i64, String>,
     /// When Kisi began to be looked at.
     began: i64,
     /// It is the first one by a changed mapping that gets so far.
@@ -251,6 +254,8 @@ impl Pass {
             return Err(ReconcileError::KeyDied);
         }
         self.key_version = integration.key_version;
+        let groups = integration.groups()?.into_iter();
+        self.named = groups.map(|group| (group.group_id, group.name)).collect();
         rebuild::rebuild(&self.shared, &integration, self.lease.epoch()).await?;
         // A first one owes nothing to a mapping of before.
         self.is_mapping = match self.sync.activation.as_str() {

@@ -113,9 +113,12 @@ impl Pass {
         .await?;
         let missing = observed.groups_missing.iter();
         for group in missing.filter(|group| mapped.contains(group)) {
-            let message = "The group is gone at Kisi: choose another one for its plans.";
             let (gym, subject) = (&self.gym, group.to_string());
-            state::attend(&txn, gym, GROUP_MISSING, &subject, message, "staff", now).await?;
+            let name = self.named.get(group).filter(|name| !name.is_empty());
+            let name = name.unwrap_or(&subject);
+            let message =
+                format!("The group {name} is gone at Kisi: choose another one for its plans.");
+            state::attend(&txn, gym, GROUP_MISSING, &subject, &message, "staff", now).await?;
         }
         for (subject, (message, who)) in &unseen {
             state::attend(&txn, &self.gym, NOT_SHOWN, subject, message, who, now).await?;

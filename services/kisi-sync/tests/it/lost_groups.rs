@@ -28,6 +28,9 @@ fn assert_names(shown: &[api::Attention], group: i64) {
         [&shown[0].what, &shown[0].subject, &shown[0].who],
         ["group_missing", &group.to_string(), "staff"]
     );
+    let name = ["Members", "Classes"][usize::from(group == OTHER_GROUP)];
+    let words = format!("The group {name} is gone");
+    assert!(shown[0].message.starts_with(&words), "{shown:?}");
 }
 
 async fn a_deleted_group_is_shown_and_nobody_loses_another(on: On) {
