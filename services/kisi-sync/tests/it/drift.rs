@@ -1,5 +1,6 @@
 //! What people change by hand at Kisi: their rights are left and shown, ours come back.
 
+use kisi_simulator::rows::Assignment;
 use sea_orm::ConnectionTrait;
 
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
@@ -114,6 +115,59 @@ async fn a_listing_that_lacks_most_of_ours_removes_and_grants_nothing() {
             .iter()
             .any(|a| a.what == "listing_distrusted")
     );
+    replica.stop().await;
+}
+
+/// Others take two rights of the first page while the second is on its way, and two of ours move past the
+/// edge between them: they are in no page, and nobody took them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_move_past_the_edge_of_a_page_are_not_given_again() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    let first = stage.kisi.add_by_hand("stranger@example.com", GROUP).await;
+    let mut theirs = vec![first];
+    {
+        let mut state = stage.kisi.shared().lock();
+        let like = state.world.assignments[&first].clone();
+        for _ in 1..250 {
+            let id = state.world.next_id();
+            let row = Assignment { id, ..like.clone() };
+            state.world.insert_assignment(row);
+            theirs.push(id);
+        }
+    }
+    stage.in_sync(&mut replica, 4).await;
+    let told = stage.answer("m1", |answer| answer.version == 1).await;
+    // After the rights of the key's owner and the group's first page.
+    let before = stage.kisi.held_back();
+    let wait = Fault::Wait;
+    stage
+        .kisi
+        .fail_after(2, "GET", "/role_assignments", 1, wait)
+        .await;
+    let hands = async {
+        stage.kisi.one_is_held_back(before).await;
+        for right in &theirs[..2] {
+            stage.kisi.remove_by_hand(*right).await;
+        }
+        stage.kisi.clear_faults();
+    };
+    let (sync, ()) = tokio::join!(replica.sync(), hands);
+    assert_eq!(
+        (sync.state.as_str(), sync.in_sync),
+        ("done", true),
+        "{sync:?}"
+    );
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    // Each of the two was asked for by its id.
+    let requests = stage.kisi.requests().await;
+    let asked = requests
+        .iter()
+        .filter(|it| it.starts_with("GET /role_assignments/"));
+    assert_eq!(asked.count(), 2, "{requests:?}");
+    let now = stage.answer("m1", |_| true).await;
+    assert_eq!(now.applied_seq, told.applied_seq);
     replica.stop().await;
 }
 

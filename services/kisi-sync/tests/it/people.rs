@@ -27,6 +27,31 @@ async fn two_members_with_one_e_mail_are_a_conflict_and_get_one_right() {
     replica.stop().await;
 }
 
+/// The user was there before us, and nothing at Kisi says whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_with_the_e_mail_of_one_known_before_are_a_conflict_too() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let known = stage.kisi.add_user_by_hand("known@example.com").await;
+    for (member, outcome) in [("first", "granted"), ("second", "failed")] {
+        let mut person = stage.directory.put(GYM, member, 1, &[PLAN]);
+        person.email = "known@example.com".to_owned();
+        stage.directory.insert(person.clone());
+        stage.directory.publish(&person.state.unwrap()).await;
+        let told = stage.answer(member, |answer| answer.version == 1).await;
+        assert_eq!(told.outcome, outcome, "{told:?}");
+    }
+    let shown = replica.integration().await.conflicts;
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(shown[0].what, "same_email");
+    assert_eq!(shown[0].member_ids, ["second", "first"]);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let hers = rows.iter().filter(|row| row["assignee_id"] == known);
+    assert_eq!(hers.count(), 1, "{rows:?}");
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_who_is_an_administrator_at_kisi_is_left_to_people() {
     let stage = Stage::set(On::Sqlite).await;

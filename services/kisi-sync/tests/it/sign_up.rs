@@ -110,5 +110,7 @@ async fn a_managed_user_is_never_asked_to_sign_up_and_costs_no_request() {
     let requests = stage.kisi.requests().await;
     assert!(!requests.iter().any(|r| r.starts_with("GET /users")));
     assert_eq!(stage.kisi.emails().await, 0);
+    let user = stage.kisi.user_of("m1@example.com");
+    assert!(stage.kisi.shared().lock().world.users[&user].confirmed);
     replica.stop().await;
 }
