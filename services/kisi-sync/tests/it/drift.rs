@@ -3,7 +3,7 @@
 use kisi_simulator::rows::Assignment;
 use sea_orm::ConnectionTrait;
 
-use crate::harness::{GYM, On, PLAN, SOON, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 
 async fn drift_by_hand_is_left_or_repaired(on: On) {
@@ -168,6 +168,55 @@ async fn rights_that_move_past_the_edge_of_a_page_are_not_given_again() {
     assert_eq!(asked.count(), 2, "{requests:?}");
     let now = stage.answer("m1", |_| true).await;
     assert_eq!(now.applied_seq, told.applied_seq);
+    replica.stop().await;
+}
+
+/// Somebody leaves between two pages: the second lacks her right, which the pass had counted on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_we_take_while_a_pass_looks_was_not_taken_by_others() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.directory.decide(GYM, "c1", 1, &[OTHER_PLAN]).await;
+    stage.in_sync(&mut replica, 1).await;
+    replica.stop().await;
+    let slow = [("kisi-requests-per-second", "2")];
+    let mut replica = stage.start_with(&slow).await;
+    stage.kisi.forget_requests().await;
+    let page = |request: &String| request == "GET /role_assignments";
+    let leaves = async {
+        // After the rights of the key's owner and the first group.
+        testkit::eventually("the first group is listed", SOON, async || {
+            stage
+                .kisi
+                .requests()
+                .await
+                .iter()
+                .filter(|it| page(it))
+                .count()
+                == 2
+        })
+        .await;
+        stage.directory.decide(GYM, "c1", 2, &[]).await;
+    };
+    let (sync, ()) = tokio::join!(replica.sync(), leaves);
+    assert_eq!(sync.state, "done", "{sync:?}");
+    let told = stage.answer("c1", |answer| answer.version == 2).await;
+    assert_eq!((told.outcome.as_str(), told.grants.len()), ("revoked", 0));
+    let requests = stage.kisi.requests().await;
+    let taken = requests.iter().position(|it| it.starts_with("DELETE"));
+    let listed = requests.iter().rposition(page);
+    assert!(taken < listed, "{requests:?}");
+    let timeline = contracts::access::v1::GetTimelineRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "c1".to_owned(),
+        ..Default::default()
+    };
+    let shown = replica.client.get_timeline(timeline).await.unwrap();
+    let mut entries = shown.get_ref().entries.iter();
+    assert!(
+        !entries.any(|entry| entry.kind == "removed_by_others"),
+        "{shown:?}"
+    );
     replica.stop().await;
 }
 
