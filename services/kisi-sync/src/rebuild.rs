@@ -129,7 +129,8 @@ async fn take_over(
     for answer in told.values() {
         let is_newer = keep_member(&txn, answer).await?;
         // What was given since it was told is in the table by now, lost or not.
-        if !is_newer && !(lost && is_bare(&txn, answer).await?) {
+        let takes_over = is_newer || (lost && is_bare(&txn, answer).await?);
+        if !takes_over {
             continue;
         }
         applied_grants::Entity::delete_many()
