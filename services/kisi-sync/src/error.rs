@@ -44,6 +44,9 @@ pub enum Trouble {
     /// Kisi, or the way to it, is down: the intent stays.
     #[error("Kisi cannot be reached")]
     Unreachable(#[source] KisiError),
+    /// Kisi fails at this again and again, and answers otherwise.
+    #[error("Kisi fails at this one thing")]
+    FailsAlone(#[source] KisiError),
     /// The key is refused: all of the gym's work waits.
     #[error("Kisi refuses the key")]
     KeyDead(#[source] KisiError),

@@ -67,6 +67,8 @@ struct Worker {
     engine: Option<Engine>,
     queues: Queues,
     running: HashMap<String, Running>,
+    /// At whom Kisi fails, and how often; of an outage as often as makes it doubtful.
+    failing: HashMap<String, u32>,
     /// Woken while they were in work.
     again: HashMap<String, Job>,
     replies: HashMap<String, Vec<mpsc::UnboundedSender<Settled>>>,
@@ -253,7 +255,13 @@ impl Worker {
                 self.running
                     .insert(member.clone(), Running { urgency, newer });
                 let seed = job.seed;
-                let handle = tasks.spawn(async move { engine.settle(&job.member, seed).await });
+                let is_doubted = self.is_doubted(&member);
+                let handle = tasks.spawn(async move {
+                    match is_doubted {
+                        true => engine.settle_doubted(&job.member, seed).await,
+                        false => engine.settle(&job.member, seed).await,
+                    }
+                });
                 members.insert(handle.id(), member);
             }
         }
@@ -275,6 +283,7 @@ impl Worker {
         let urgency = running.map_or(Urgency::Grant, |running| running.urgency);
         let outcome = match result {
             Some(Ok(outcome)) => {
+                self.failing.remove(&member);
                 if outcome.requests > 0 {
                     self.answered().await;
                 }

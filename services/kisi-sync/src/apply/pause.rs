@@ -4,7 +4,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kisi_client::{KisiRead, Lane};
 use tokio::time::Instant;
+
+use super::Engine;
+use crate::error::Trouble;
+use crate::record::Outcome;
+use crate::snapshot::Snapshot;
 
 /// The first wait, doubled with each failure after it.
 const FIRST: Duration = Duration::from_millis(500);
@@ -12,7 +18,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// One gym's.
 #[derive(Debug, Default)]
-pub struct Pause(Mutex<State>);
+pub struct Pause {
+    state: Mutex<State>,
+    /// One asks whether Kisi answers, and the others wait for what comes of it.
+    asking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -61,6 +71,33 @@ impl Pause {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// The same as [`settle`](Self::settle) for a member at whom Kisi has failed before: what it fails at
+    /// right after it has answered the simplest question is no outage.
+    pub(crate) async fn settle_doubted(
+        &self,
+        member: &str,
+        seed: Option<Snapshot>,
+    ) -> Result<Outcome, Trouble> {
+        self.is_answered().await?;
+        match self.settle(member, seed).await {
+            Err(Trouble::Unreachable(error)) => Err(Trouble::FailsAlone(error)),
+            settled => settled,
+        }
+    }
+
+    async fn is_answered(&self) -> Result<(), Trouble> {
+        let _alone = self.pause.asking.lock().await;
+        self.may_send()?;
+        let answer = self.ask(self.kisi.current_login(Lane::Revoke)).await;
+        if let Err(Trouble::Unreachable(_)) = &answer {
+            // Before the next one who waits asks.
+            self.pause.begin();
+        }
+        answer.map(drop)
     }
 }

@@ -118,6 +118,7 @@ impl Workers {
             engine: None,
             queues: Queues::default(),
             running: HashMap::new(),
+            failing: HashMap::new(),
             again: HashMap::new(),
             replies: HashMap::new(),
         };

@@ -12,8 +12,15 @@ use crate::record::Outcome;
 use crate::shared::Shared;
 use crate::store::{key_checks, members};
 
+/// What is unclear is looked at again so soon.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Shorter outages are Kisi's ordinary life.
 const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
+
+/// At whom Kisi failed so often may be alone in that: it is asked whether it answers.
+const DOUBTED_AFTER: u32 = 2;
+/// Whoever is alone in that is tried again after a second, doubled with each failure so many times.
+const DOUBLED_UP_TO: u32 = 8;
 
 impl Worker {
     pub(super) async fn troubled(
@@ -29,11 +36,23 @@ impl Worker {
                 self.queues.push(Job::look(member, urgency));
             }
             Trouble::Unreachable(error) => {
+                let failures = self.failing.entry(member.to_owned()).or_default();
+                *failures = Ord::max(*failures, DOUBTED_AFTER.min(*failures + 1));
                 self.queues.push(Job::look(member, urgency));
                 self.pause.begin();
                 self.show_outage().await;
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
                     "Kisi does not answer for gym {}; its work waits", self.gym);
+            }
+            Trouble::FailsAlone(error) => {
+                let failures = self.failing.entry(member.to_owned()).or_default();
+                let more = failures.saturating_sub(DOUBTED_AFTER);
+                *failures += 1;
+                let apart = Duration::from_secs(1 << more.min(DOUBLED_UP_TO));
+                tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
+                    "Kisi answers, and fails at member {member}; nobody else waits for it");
+                self.postpone(member, apart).await;
+                self.answered().await;
             }
             Trouble::Refused { .. } => {}
             Trouble::Unclear | Trouble::Directory(_) | Trouble::Store(_) => {
@@ -43,7 +62,7 @@ impl Worker {
                 }
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %trouble,
                     "Member {member} is tried again: {trouble}");
-                self.postpone(member).await;
+                self.postpone(member, RETRY_AFTER).await;
             }
         }
         None
@@ -109,9 +128,16 @@ impl Worker {
         }
     }
 
-    pub(super) async fn postpone(&self, member: &str) {
+    /// Whether Kisi has failed at the member so often that it may be the only one.
+    pub(super) fn is_doubted(&self, member: &str) -> bool {
+        let failures = self.failing.get(member);
+        failures.is_some_and(|failures| *failures >= DOUBTED_AFTER)
+    }
+
+    async fn postpone(&self, member: &str, by: Duration) {
+        let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         let set = members::ActiveModel {
-            retry_at: sea_orm::ActiveValue::Set(Some(self.shared.now() + 2_000_000)),
+            retry_at: sea_orm::ActiveValue::Set(Some(self.shared.now().saturating_add(by))),
             ..Default::default()
         };
         let done = members::Entity::update_many()

@@ -14,6 +14,7 @@ mod dead_keys;
 mod devices;
 mod discards;
 mod drift;
+mod failing;
 mod first_sync;
 mod harness;
 mod held_sets;
