@@ -183,6 +183,9 @@ pub async fn run(shared: &Arc<Shared>, lease: &LeaseProof, sync: syncs::Model) -
                 }
                 shared.workers.reload(&pass.gym);
             }
+            if let Err(error) = pass.show_failure(&error).await {
+                tracing::error!(error = %error, "A reconcile's failure cannot be shown");
+            }
             pass.report.failures.push(StepFailure {
                 step: "observe".to_owned(),
                 failure: error.to_string(),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use contracts::integration::v1::{SyncReport, UnmanagedGrant};
 use kisi_client::KisiError;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+};
 
 use super::view::GROUP_MISSING;
 use super::{NAMED, Pass, ReconcileError, View, count};
@@ -15,6 +17,13 @@ use crate::store::{audit, integrations, syncs};
 
 /// The attention for what Kisi does not show.
 const NOT_SHOWN: &str = "listing_failing";
+
+/// The attention for a Kisi that is not reached.
+const UNREACHABLE: &str = "kisi_unreachable";
+
+/// The attention for a key that does not work, and its subject where it does not open.
+const KEY_INVALID: &str = "key_invalid";
+const SEALING: &str = "sealing";
 
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 /// Enough of the log to see it by.
@@ -73,6 +82,32 @@ impl Pass {
         }))
     }
 
+    /// A pass that ended early is shown where it repeats, or cannot pass by itself. A key that does not
+    /// work is shown as that.
+    pub(super) async fn show_failure(&self, error: &ReconcileError) -> Result<(), DbErr> {
+        let (db, gym, now) = (&self.shared.db, &self.gym, self.shared.now());
+        let (what, subject, message, who) = match error {
+            ReconcileError::Sealing(_) => (
+                KEY_INVALID,
+                SEALING,
+                "The Kisi key cannot be opened: SEALING_KEYS lacks what it was sealed with. Put that back, or save the key again.",
+                "platform",
+            ),
+            ReconcileError::Kisi(error)
+                if !error.is_key_dead() && syncs::has_failed_last(db, gym).await? =>
+            {
+                let message = "Kisi did not answer in two reconciles running: what others change there is not seen.";
+                (UNREACHABLE, "", message, "kisi")
+            }
+            _ => return Ok(()),
+        };
+        let txn = db.begin().await?;
+        state::attend(&txn, gym, what, subject, message, who, now).await?;
+        txn.commit().await?;
+        self.shared.outbox.notify_one();
+        Ok(())
+    }
+
     /// The integration after the pass: when it was reconciled, and what needs somebody.
     pub(super) async fn conclude(
         &mut self,
@@ -98,7 +133,9 @@ impl Pass {
                 .distrusted
                 .iter()
                 .any(|g| g.to_string() == matter.subject),
-            "kisi_unreachable" => true,
+            UNREACHABLE => true,
+            // It was opened.
+            KEY_INVALID => matter.subject == SEALING,
             "grants_failing" => failing.is_empty(),
             "another_writer" => !writer,
             _ => false,
@@ -151,11 +188,12 @@ impl Pass {
     }
 }
 
-/// Members whose rights could not be given. Who has somebody else's e-mail is shown as that.
+/// Members whose rights could not be given or taken. Who has somebody else's e-mail is shown as that.
 fn failing_grants(report: &SyncReport) -> BTreeSet<String> {
     let failures = report.failures.iter();
     failures
-        .filter(|one| one.step == "grant" && one.failure != "identity_conflict")
+        .filter(|one| matches!(one.step.as_str(), "grant" | "settle"))
+        .filter(|one| one.failure != "identity_conflict")
         .map(|one| one.member_id.clone())
         .collect()
 }

@@ -56,6 +56,11 @@ pub async fn owe_mapping<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, 
     Ok(since.any(|pass| pass.activation == "associations"))
 }
 
+/// Whether the gym's last pass failed.
+pub async fn has_failed_last<C: ConnectionTrait>(db: &C, gym: &str) -> Result<bool, DbErr> {
+    Ok(!failed_last(db, gym).await?.is_empty())
+}
+
 /// Since when every pass has failed for this reason; None where the last one has not.
 pub async fn failing_since<C: ConnectionTrait>(
     db: &C,

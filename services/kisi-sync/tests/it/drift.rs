@@ -320,7 +320,9 @@ async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_the
     stage.in_sync(&mut replica, 1).await;
     let shown = async |replica: &mut crate::harness::Running| {
         let attention = replica.integration().await.attention;
-        let what = attention.into_iter().map(|matter| matter.what);
+        let what = attention
+            .into_iter()
+            .map(|matter| [matter.what, matter.who].join(" for "));
         what.collect::<Vec<_>>()
     };
     // Kisi refuses a member whom its rules do not like.
@@ -334,7 +336,7 @@ async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_the
     replica.sync().await;
     assert!(shown(&mut replica).await.is_empty());
     replica.sync().await;
-    assert_eq!(shown(&mut replica).await, ["grants_failing"]);
+    assert_eq!(shown(&mut replica).await, ["grants_failing for staff"]);
     stage.kisi.overlook_refusals();
 
     stage.directory.decide(GYM, "m2", 2, &[PLAN]).await;
@@ -343,7 +345,7 @@ async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_the
         .await;
     stage.kisi.take_doors_away(GROUP);
     replica.sync().await;
-    assert_eq!(shown(&mut replica).await, ["group_without_doors"]);
+    assert_eq!(shown(&mut replica).await, ["group_without_doors for staff"]);
     replica.stop().await;
 }
 

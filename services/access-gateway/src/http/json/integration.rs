@@ -246,7 +246,7 @@ pub struct AttentionBody {
     /// `plan_held`, `listing_distrusted`, `listing_failing`, `grants_failing`,
     /// `group_without_doors` or `another_writer`.
     pub what: String,
-    /// The group, place or held plan it is about.
+    /// The group, place or held plan it is about; `sealing` where a saved key cannot be opened.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub subject: String,
     /// In words staff can act on.
