@@ -3,7 +3,7 @@
 //! Counted are distinct members of one gym who lose their last row for a group, in two classes:
 //! *explained* losses each have a fact about that very member behind them (a payment, a date, an
 //! act of staff); *unexplained* ones do not (drift, a changed association, an
-//! imported roster, a short answer).
+//! imported roster, a gym's new rules, a short answer).
 
 use crate::words::words;
 

@@ -267,10 +267,15 @@ impl Model {
     }
 
     /// What is under way follows from a fact about this very member: from a version that is still to be
-    /// carried out. A roster is one change of many members, and a look is none.
+    /// carried out. A roster or a gym's new rules are one change of many members, and a look is none.
     pub fn is_explained(&self) -> bool {
         let is_look = self.look_cause.is_some() && self.answered_version >= self.version;
-        !self.background && !is_look && self.cause_kind != "import"
+        let is_of_many = match self.cause_kind.as_str() {
+            "import" => true,
+            "call" => self.cause_id == "PutGym",
+            _ => false,
+        };
+        !self.background && !is_look && !is_of_many
     }
 
     /// A later version than the one that is held was answered: tables of a backup do not know yet what

@@ -77,36 +77,40 @@ async fn events_past_the_line_are_held_and_survive_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_roster_takes_is_unexplained_unless_a_person_confirmed_it() {
+async fn what_a_roster_or_new_rules_take_is_unexplained_unless_a_person_confirmed_it() {
     let stage = Stage::set(On::Sqlite).await;
     let flags = [
         ("brake-unexplained-min", "2"),
         ("brake-unexplained-hour-percent", "0"),
     ];
     let mut replica = stage.start_with(&flags).await;
-    stage.in_sync(&mut replica, 7).await;
-    let out = async |member: &str, kind: &str| {
+    stage.in_sync(&mut replica, 8).await;
+    let out = async |member: &str, kind: &str, id: &str| {
         let mut state = stage.directory.put(GYM, member, 2, &[]).state.unwrap();
-        state.cause.as_mut().unwrap().kind = kind.to_owned();
+        let cause = state.cause.as_mut().unwrap();
+        (cause.kind, cause.id) = (kind.to_owned(), id.to_owned());
         stage.directory.publish(&state).await;
         let told = stage.answer(member, |answer| answer.version == 2).await;
         told.outcome
     };
-    for (member, outcome) in [
-        ("m1", "revoked"),
-        ("m2", "revoked"),
-        ("m3", "held"),
-        ("m4", "held"),
+    // A gym's new grace is no fact about one of them either.
+    let (roster, rules) = (("import", "roster"), ("call", "PutGym"));
+    for (member, (kind, id), outcome) in [
+        ("m1", roster, "revoked"),
+        ("m2", rules, "revoked"),
+        ("m3", roster, "held"),
+        ("m4", rules, "held"),
     ] {
-        assert_eq!(out(member, "import").await, outcome, "{member}");
+        assert_eq!(out(member, kind, id).await, outcome, "{member}");
     }
     // Facts about the very member, and what was confirmed where it was shown, wait for nobody.
     for (member, kind) in [
         ("m5", "billing_event"),
         ("m6", "confirmed_import"),
         ("m7", "confirmed_import"),
+        ("m8", "call"),
     ] {
-        assert_eq!(out(member, kind).await, "revoked", "{member}");
+        assert_eq!(out(member, kind, "it").await, "revoked", "{member}");
     }
     let plan = replica.plan_held().await;
     assert_eq!((plan.class.as_str(), plan.revokes), ("unexplained", 2));
