@@ -3,7 +3,7 @@
 use contracts::integration::v1 as api;
 use serde_json::json;
 
-use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage, set};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 /// Two may go unasked; a request that a test holds back is waited for.
@@ -93,5 +93,57 @@ async fn a_confirmed_move_that_kisi_refuses_shuts_nobody_out_uncounted() {
         stage.kisi.group_rows(GROUP).await.is_empty()
     })
     .await;
+    replica.stop().await;
+}
+
+/// Between the preview and whoever confirms it one more is let in, who would lose her right by it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_that_was_overtaken_confirms_nothing() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&FLAGS).await;
+    stage.in_sync(&mut replica, 3).await;
+    let other = [(OTHER_PLAN, OTHER_GROUP)];
+    let preview = replica.preview(Some(&other)).await;
+    assert_eq!(preview.revokes, 3);
+    stage.directory.decide(GYM, "m4", 1, &[PLAN]).await;
+    stage.answer("m4", |told| told.outcome == "granted").await;
+    let request = api::SetAssociationsRequest {
+        gym_id: GYM.to_owned(),
+        associations: set(&other),
+        digest: Some(preview.digest),
+    };
+    replica.client.set_associations(request).await.unwrap();
+    let plan = replica.plan_held().await;
+    assert_eq!((plan.class.as_str(), plan.revokes), ("unexplained", 4));
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 4);
+    replica.stop().await;
+}
+
+/// Three go by a held plan, and two may go unasked after them as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_approved_takes_no_room_of_what_goes_unasked() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&FLAGS).await;
+    for i in 1..=3 {
+        let member = format!("c{i}");
+        stage.directory.decide(GYM, &member, 1, &[OTHER_PLAN]).await;
+    }
+    stage.in_sync(&mut replica, 3).await;
+    let other = [(OTHER_PLAN, OTHER_GROUP)];
+    replica.associate(&other).await.unwrap();
+    let plan = replica.plan_held().await;
+    assert_eq!(plan.revokes, 3);
+    replica.approve(&plan.id, &plan.digest).await.unwrap();
+    testkit::eventually("the doors are closed", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.is_empty()
+    })
+    .await;
+    for (member, outcome) in [("c1", "revoked"), ("c2", "revoked"), ("c3", "held")] {
+        let mut state = stage.directory.put(GYM, member, 2, &[]).state.unwrap();
+        state.cause.as_mut().unwrap().kind = "import".to_owned();
+        stage.directory.publish(&state).await;
+        let told = stage.answer(member, |told| told.version == 2).await;
+        assert_eq!(told.outcome, outcome, "{member}");
+    }
     replica.stop().await;
 }

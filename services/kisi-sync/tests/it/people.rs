@@ -22,7 +22,7 @@ async fn two_members_with_one_e_mail_are_a_conflict_and_get_one_right() {
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     let shown = replica.integration().await.conflicts;
     assert_eq!(shown.len(), 1);
-    assert_eq!(shown[0].what, "same_email");
+    assert_eq!([&shown[0].what, &shown[0].who], ["same_email", "staff"]);
     assert_eq!(shown[0].member_ids, ["m2", "m1"]);
     replica.stop().await;
 }
@@ -73,7 +73,8 @@ async fn a_member_who_is_an_administrator_at_kisi_is_left_to_people() {
         );
     }
     let shown = replica.integration().await.conflicts;
-    assert!(shown.iter().all(|conflict| conflict.what == "kisi_staff"));
+    let is_for_staff = |it: &api::Conflict| it.what == "kisi_staff" && it.who == "staff";
+    assert!(shown.iter().all(is_for_staff), "{shown:?}");
     assert_eq!(shown.len(), 2);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     replica.stop().await;
