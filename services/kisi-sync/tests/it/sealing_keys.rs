@@ -78,3 +78,29 @@ async fn an_older_sealing_key_may_go_once_everything_is_sealed_anew_on_sqlite() 
 async fn an_older_sealing_key_may_go_once_everything_is_sealed_anew_on_postgres() {
     an_older_sealing_key_may_go_once_everything_is_sealed_anew(On::Postgres).await;
 }
+
+/// Whoever can write to the tables copies one gym's sealed key over another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_key_opens_for_no_other_gym() {
+    const OTHER: &str = "steel";
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let key = stage.kisi.second_key();
+    crate::two_gyms::in_sync(&mut replica, OTHER, &key).await;
+    let db = store::connect(&SecretString::from(stage.database_url()))
+        .await
+        .unwrap();
+    let sql = format!(
+        "update integrations set sealed_key =
+         (select sealed_key from integrations where gym_id = '{OTHER}') where gym_id = '{GYM}'"
+    );
+    db.execute_unprepared(&sql).await.unwrap();
+    stage.kisi.forget_requests().await;
+    assert_eq!(replica.sync().await.state, "failed");
+    let shown = replica.integration().await.attention;
+    assert_eq!((shown.len(), shown[0].what.as_str()), (1, "key_invalid"));
+    let requests = stage.kisi.requests().await;
+    assert!(requests.is_empty(), "{requests:?}");
+    replica.stop().await;
+}
