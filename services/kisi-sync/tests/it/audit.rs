@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use testkit::TestDatabase;
 
 use crate::harness::{GYM, On, PLAN, Running, Stage};
-use crate::kisi::{Fault, GROUP};
+use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 /// The program's own verdict: whether it was content, and what it said.
 async fn verdict(database_url: &str) -> (bool, String) {
@@ -104,6 +104,42 @@ async fn every_change_is_logged_with_its_cause_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_is_logged_with_its_cause_on_postgres() {
     every_change_is_logged_with_its_cause(On::Postgres).await;
+}
+
+/// Who changed the mapping, and who approved what it takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_decided_for_many_names_the_person() {
+    let stage = Stage::set(On::Sqlite).await;
+    let flags = [
+        ("brake-unexplained-min", "1"),
+        ("brake-unexplained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 2).await;
+    let by = timeline(&mut replica, "m1").await[0].actor.clone();
+    replica.associate(&[(PLAN, OTHER_GROUP)]).await.unwrap();
+    let moved = |told: &contracts::access::v1::AccessApplied| {
+        told.grants
+            .iter()
+            .map(|right| right.group_id)
+            .eq([OTHER_GROUP])
+    };
+    stage.answer("m1", moved).await;
+    let told = timeline(&mut replica, "m1").await;
+    assert_eq!(kinds(&told)[..2], ["revoked", "granted"]);
+    for entry in &told[..2] {
+        assert!(entry.cause.starts_with("reconcile:sync_"), "{entry:?}");
+        assert_eq!(entry.actor, by);
+    }
+    replica.associate(&[]).await.unwrap();
+    let plan = replica.plan_held().await;
+    replica.approve(&plan.id, &plan.digest).await.unwrap();
+    stage.answer("m2", |told| told.grants.is_empty()).await;
+    let told = timeline(&mut replica, "m2").await;
+    assert_eq!(told[0].kind, "revoked");
+    assert_eq!(told[0].cause, format!("held_plan:{}", plan.id));
+    assert_eq!(told[0].actor, by);
+    replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -174,7 +174,7 @@ async fn a_change_by_hand_is_looked_at_at_once_on_postgres() {
 async fn a_change_by_hand_is_looked_at_within_two_seconds() {
     let stage = Stage::set(On::Sqlite).await;
     let pace = [("kisi-requests-per-second", "5")];
-    let (replica, inlet) = listening_with(&stage, 2, &pace).await;
+    let (mut replica, inlet) = listening_with(&stage, 2, &pace).await;
     let ours = stage.answer("m1", |answer| answer.version == 1).await;
     let right = ours.grants[0].assignment_id;
     let user = ours.kisi_user_id.unwrap();
@@ -188,6 +188,19 @@ async fn a_change_by_hand_is_looked_at_within_two_seconds() {
     stage
         .answer("m1", |answer| answer.applied_seq > ours.applied_seq)
         .await;
+    // Whose hand it was is in the log.
+    let request = GetTimelineRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m1".to_owned(),
+        ..GetTimelineRequest::default()
+    };
+    let told = replica.client.get_timeline(request).await.unwrap();
+    let entries = &told.into_inner().entries[..2];
+    let hand = format!("kisi_user:{}", stage.kisi.user_of("owner@example.com"));
+    for (entry, kind) in entries.iter().zip(["granted", "removed_by_others"]) {
+        assert_eq!((&*entry.kind, &entry.actor), (kind, &hand), "{entry:?}");
+        assert!(entry.cause.starts_with("kisi_event:"), "{entry:?}");
+    }
     replica.stop().await;
 }
 
