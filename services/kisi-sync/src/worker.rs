@@ -62,7 +62,8 @@ struct Worker {
     everybody: Arc<Everybody>,
     doubts: Arc<Doubts>,
     manners: Arc<Manners>,
-    outage_shown: bool,
+    /// None where it is not known: then the next answer takes it back.
+    outage_shown: Option<bool>,
     /// None while the key does not work.
     engine: Option<Engine>,
     queues: Queues,

@@ -113,8 +113,8 @@ impl Workers {
             everybody: Arc::clone(&everybody),
             doubts: Arc::new(doubts),
             manners: Arc::default(),
-            // A replica before may have shown one; then the next answer takes it back.
-            outage_shown: true,
+            // A worker before may have shown one.
+            outage_shown: None,
             engine: None,
             queues: Queues::default(),
             running: HashMap::new(),

@@ -20,7 +20,7 @@ const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
 /// At whom Kisi failed so often may be alone in that: it is asked whether it answers.
 const DOUBTED_AFTER: u32 = 2;
 /// Whoever is alone in that is tried again after a second, doubled with each failure so many times.
-const DOUBLED_UP_TO: u32 = 8;
+const DOUBLED_UP_TO: u32 = 6;
 
 impl Worker {
     pub(super) async fn troubled(
@@ -85,7 +85,7 @@ impl Worker {
 
     /// An outage that lasts shows, once.
     async fn show_outage(&mut self) {
-        if self.pause.lasted() < OUTAGE_SHOWS_AFTER || self.outage_shown {
+        if self.pause.lasted() < OUTAGE_SHOWS_AFTER || self.outage_shown == Some(true) {
             return;
         }
         let message = "Kisi does not answer: changes wait and are made when it does.";
@@ -98,7 +98,7 @@ impl Worker {
         let shown: Result<(), DbErr> = shown.await;
         match shown {
             Ok(()) => {
-                self.outage_shown = true;
+                self.outage_shown = Some(true);
                 self.shared.outbox.notify_one();
             }
             Err(error) => {
@@ -110,7 +110,7 @@ impl Worker {
     /// Kisi answers.
     pub(super) async fn answered(&mut self) {
         self.pause.end();
-        if !self.outage_shown {
+        if self.outage_shown == Some(false) {
             return;
         }
         let settled = async {
@@ -123,7 +123,7 @@ impl Worker {
         };
         let settled: Result<(), DbErr> = settled.await;
         if settled.is_ok() {
-            self.outage_shown = false;
+            self.outage_shown = Some(false);
             self.shared.outbox.notify_one();
         }
     }

@@ -242,11 +242,11 @@ impl From<wire::Conflict> for ConflictBody {
 /// Something that somebody has to act on.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AttentionBody {
-    /// `key_invalid`, `key_rights`, `group_missing`, `place_missing`, `kisi_unreachable`,
+    /// `key_invalid`, `key_rights`, `group_missing`, `kisi_unreachable`,
     /// `plan_held`, `listing_distrusted`, `listing_failing`, `grants_failing`,
     /// `group_without_doors` or `another_writer`.
     pub what: String,
-    /// The group, place or held plan it is about; `sealing` where a saved key cannot be opened.
+    /// The group or held plan it is about; `sealing` where a saved key cannot be opened.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub subject: String,
     /// In words staff can act on.
