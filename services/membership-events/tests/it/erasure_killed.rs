@@ -40,8 +40,12 @@ async fn it_is_killed_before_anything_is_taken_from_the_tables() {
     let (mut world, store) = asked().await;
     let held = lock(&store).await;
     doors_answer(&world).await;
+    // What moves the outbox may wait for her row too, and before.
+    eventually("the answer is written down", DEADLINE, async || {
+        proof(&world, "ann").await.answered_at.is_some()
+    })
+    .await;
     until_it_waits(&store).await;
-    assert!(proof(&world, "ann").await.answered_at.is_some());
     world.kill_process().await;
     held.rollback().await.expect("released");
     assert!(traces(&world).await.contains(&"members".to_owned()));
