@@ -148,14 +148,7 @@ impl Trial {
         let (name, lost) = self.next(round).await;
         let killed = Instant::now();
         self.gyms.stack.child(&name).expect("it").kill().await;
-        let (gyms, owners) = (&self.gyms, &self.owners);
-        eventually("its gyms are others'", DEADLINE, async || {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = owners.find(&gyms.stack).await;
-            let is_others = |gym: &usize| now.get(&gyms.all[*gym].id).is_some_and(|it| *it != name);
-            lost.iter().all(is_others)
-        })
-        .await;
+        self.until_others_have(&name, &lost).await;
         let took = killed.elapsed();
         self.until_doors_follow(&lost).await;
         eprintln!(
@@ -173,13 +166,16 @@ impl Trial {
         let (name, lost) = self.next(round + 1).await;
         self.gyms.stack.child(&name).expect("it").stop().await;
         let stopped = Instant::now();
-        self.until_doors_follow(&lost).await;
+        self.until_others_have(&name, &lost).await;
         let took = stopped.elapsed();
+        self.until_doors_follow(&lost).await;
         eprintln!(
-            "{name} was stopped: {} gyms follow after {took:?}",
-            lost.len()
+            "{name} was stopped: {} gyms are others' after {took:?}, and follow after {:?}",
+            lost.len(),
+            stopped.elapsed()
         );
         assert!(took < self.at_once, "{took:?}");
+        assert!(stopped.elapsed() < self.at_once + BACKLOG);
         self.back(&name).await;
     }
 
@@ -250,6 +246,17 @@ impl Trial {
         let lost: Vec<usize> = lost.map(|(number, _)| number).collect();
         assert!(!lost.is_empty(), "{name} has nothing to lose");
         (name, lost)
+    }
+
+    async fn until_others_have(&self, name: &str, lost: &[usize]) {
+        let (gyms, owners) = (&self.gyms, &self.owners);
+        eventually("its gyms are others'", DEADLINE, async || {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let now = owners.find(&gyms.stack).await;
+            let is_others = |gym: &usize| now.get(&gyms.all[*gym].id).is_some_and(|it| it != name);
+            lost.iter().all(is_others)
+        })
+        .await;
     }
 
     /// The first member of each of these gyms, whom nothing else changes, loses or gets the night.
