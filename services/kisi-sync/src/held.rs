@@ -1,8 +1,8 @@
 //! Plans held for a person: what lies past the brake's line waits here, whole and by name.
 //!
 //! Until it is shown, a plan is of whoever is marked with its id. Showing it seals it: its set is written
-//! down with its digest, and what comes later opens another plan. A member who is entitled again drops out by the way of all things: the next look
-//! finds nothing to revoke.
+//! down with its digest, and what comes later opens another plan. A member who is entitled again drops
+//! out by the way of all things: the next look finds nothing to revoke.
 
 use std::collections::HashSet;
 
