@@ -61,6 +61,12 @@ pub enum KisiError {
         total: u64,
         readable: u64,
     },
+    /// What its turn was given [only for](crate::Turn::only_while) was over before a byte of it left.
+    #[error("{method} {route} was not sent: it was not to be sent any more")]
+    Withheld {
+        method: &'static str,
+        route: &'static str,
+    },
     /// A [`crate::ReadOnly`] kept the request back.
     #[error("not sent, this is a dry run: {step}")]
     NotSent { step: String },
@@ -144,6 +150,7 @@ impl KisiError {
             Self::Refused { status, .. } => *status >= 500,
             Self::Unreadable { .. }
             | Self::BeyondOffsetLimit { .. }
+            | Self::Withheld { .. }
             | Self::NotSent { .. }
             | Self::Settings(_) => false,
         }

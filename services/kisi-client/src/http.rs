@@ -11,6 +11,7 @@ mod connected;
 mod pages;
 mod reads;
 mod request;
+mod withheld;
 mod writes;
 
 use std::collections::HashSet;

@@ -197,11 +197,27 @@ impl std::fmt::Debug for Pacer {
 pub struct Turn {
     /// None once it is over.
     pacer: Option<Arc<Pacer>>,
+    condition: Option<Condition>,
 }
 
 impl Turn {
     fn new(pacer: Arc<Pacer>) -> Self {
-        Self { pacer: Some(pacer) }
+        Self {
+            pacer: Some(pacer),
+            condition: None,
+        }
+    }
+
+    /// The request leaves only if this holds when its bytes are about to be written, as the last thing
+    /// that is asked; otherwise it ends with [`KisiError::Withheld`](crate::KisiError::Withheld).
+    #[must_use]
+    pub fn only_while(mut self, holds: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.condition = Some(Condition(Arc::new(holds)));
+        self
+    }
+
+    pub(crate) fn condition(&self) -> Option<Condition> {
+        self.condition.clone()
     }
 
     /// The request left at this instant; said again, the later instant counts.
@@ -229,6 +245,22 @@ impl Turn {
                 .schedule
                 .finished(Instant::now(), Outcome::NoAnswer);
         }
+    }
+}
+
+/// What must hold when a request leaves.
+#[derive(Clone)]
+pub(crate) struct Condition(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Condition {
+    pub(crate) fn holds(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Condition").finish_non_exhaustive()
     }
 }
 

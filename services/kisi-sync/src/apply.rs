@@ -289,11 +289,13 @@ impl Engine {
             }
         }
         self.may_send()?;
-        Ok(turn)
+        // A process may be held still anywhere from here to the socket.
+        let (lease, timeout) = (self.lease.clone(), self.shared.request_timeout);
+        Ok(turn.only_while(move || lease.covers(timeout)))
     }
 
-    /// To be asked last before a request leaves: a process that was held still while it waited for
-    /// the database must not send what it was about to.
+    /// To be asked after whatever took time in a turn: what stopped meanwhile stops here, and need not
+    /// come as far as the socket.
     pub(super) fn may_send(&self) -> Result<(), Trouble> {
         if !self.lease.covers(self.shared.request_timeout) {
             return Err(Trouble::NotOwner);

@@ -73,7 +73,9 @@ pub enum Trouble {
 impl Trouble {
     /// Sorts what Kisi said, for requests that have no meaning of their own for a refusal.
     pub fn of(error: KisiError) -> Self {
-        if error.is_key_dead() {
+        if matches!(error, KisiError::Withheld { .. }) {
+            Self::NotOwner
+        } else if error.is_key_dead() {
             Self::KeyDead(error)
         } else if error.is_transient() || error.is_outcome_unknown() {
             Self::Unreachable(error)
@@ -93,6 +95,7 @@ pub fn is_of_one_request(error: &KisiError) -> bool {
         KisiError::Unreadable { .. } | KisiError::BeyondOffsetLimit { .. } => true,
         KisiError::Unreachable { .. }
         | KisiError::RateLimited { .. }
+        | KisiError::Withheld { .. }
         | KisiError::NotSent { .. }
         | KisiError::Settings(_) => false,
     }

@@ -3,8 +3,9 @@
 //! A lease elects and does not exclude: Kisi checks no fencing token. So a holder stops sending
 //! well before its lease ends by its own monotonic clock, a request's time limit is shorter than
 //! that margin, every write is checked against the version it was made for, and a lost answer is
-//! settled by a look. Still, a process may be held between that look at its lease and the socket, and
-//! what it sends when it goes on comes after its successor's. So nothing is written down under a
+//! settled by a look. The lease is asked for once more as a request's bytes are about to be written.
+//! Still, a process may be held in the microseconds from there to the socket, or a request on its way
+//! to Kisi, and comes after its successor's. So nothing is written down under a
 //! lease that has changed hands, and whoever finds that out asks the successor to look at that member
 //! again. The database's clock decides who may take over, so that replicas need not agree on the
 //! time.

@@ -6,12 +6,13 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::AUTHORIZATION;
-use reqwest::{Method, StatusCode};
+use reqwest::{Body, Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::HttpKisi;
 use super::answer::Answer;
+use super::withheld::{OnlyWhile, Withheld};
 use crate::error::KisiError;
 use crate::measures;
 use crate::pacing::{Outcome, Slot, Turn};
@@ -130,9 +131,12 @@ impl HttpKisi {
             .client
             .request(request.method.clone(), url)
             .header(AUTHORIZATION, authorization);
-        if let Some(body) = &request.body {
-            builder = builder.body(body.to_string());
-        }
+        let body = request.body.as_ref().map(Value::to_string);
+        builder = match (turn.condition(), body) {
+            (Some(condition), body) => builder.body(Body::wrap(OnlyWhile::new(condition, body))),
+            (None, Some(body)) => builder.body(body),
+            (None, None) => builder,
+        };
         let sent_at = Instant::now();
         turn.sent(sent_at);
         let result = self.receive(builder, request).await;
@@ -149,17 +153,21 @@ impl HttpKisi {
         builder: reqwest::RequestBuilder,
         request: &Request,
     ) -> Result<Answer, KisiError> {
-        let unreachable = |source: reqwest::Error| KisiError::Unreachable {
-            method: request.method_word(),
-            route: request.route,
-            never_sent: source.is_connect(),
-            // The URL may hold an e-mail address.
-            source: source.without_url(),
+        let (method, route) = (request.method_word(), request.route);
+        let unreachable = |source: reqwest::Error| match Withheld::is_behind(&source) {
+            true => KisiError::Withheld { method, route },
+            false => KisiError::Unreachable {
+                method,
+                route,
+                never_sent: source.is_connect(),
+                // The URL may hold an e-mail address.
+                source: source.without_url(),
+            },
         };
         let response = builder.send().await.map_err(unreachable)?;
         Ok(Answer {
-            method: request.method_word(),
-            route: request.route,
+            method,
+            route,
             status: response.status(),
             headers: response.headers().clone(),
             body: response.bytes().await.map_err(unreachable)?.into(),

@@ -14,3 +14,4 @@ mod scripted;
 mod simulator;
 mod surface;
 mod wire;
+mod withheld;
