@@ -59,7 +59,11 @@ impl View {
             .all(&shared.db)
             .await?;
         let read_at = shared.now();
-        let others = applied_grants::of_others(&shared.db, organization, &gym).await?;
+        // To find those that two gyms hold, all of the organization's are gone through.
+        let others = match elsewhere.is_empty() {
+            true => Vec::new(),
+            false => applied_grants::of_others(&shared.db, organization, &gym).await?,
+        };
         Ok(Self {
             integration,
             members,
