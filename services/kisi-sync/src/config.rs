@@ -85,6 +85,9 @@ pub struct KisiSettings {
     /// replica that lost its lease has nothing in flight.
     #[arg(long, env = "KISI_REQUEST_TIMEOUT", default_value = "5s", value_parser = settings::positive_duration)]
     pub kisi_request_timeout: Duration,
+    /// For how long Kisi has not answered a gym's work before that is shown as its outage.
+    #[arg(long, env = "KISI_OUTAGE_SHOWS_AFTER", default_value = "1m", value_parser = settings::positive_duration)]
+    pub kisi_outage_shows_after: Duration,
 }
 
 /// Who works on a gym, for how long at a time.

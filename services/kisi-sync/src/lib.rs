@@ -137,6 +137,7 @@ pub async fn run_at(
         reconcile_every: config.reconcile_every,
         events_url: config.kisi.kisi_events_url,
         request_timeout: config.kisi.kisi_request_timeout,
+        outage_shows_after: config.kisi.kisi_outage_shows_after,
     });
     rebuild::catch_up(&shared, &shutdown).await?;
     // Leases before messages: what arrives then finds its worker.

@@ -41,6 +41,8 @@ pub struct Shared {
     pub events_url: Option<String>,
     /// How long one request to Kisi may take, from its turn.
     pub request_timeout: Duration,
+    /// Shorter outages of Kisi are its ordinary life, and not shown.
+    pub outage_shows_after: Duration,
 }
 
 impl Shared {

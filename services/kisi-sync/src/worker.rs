@@ -31,6 +31,7 @@ use jobs::Queues;
 pub use jobs::{Job, Settled, Urgency};
 pub use registry::Workers;
 pub use supervise::{keep_in_step, supervise};
+use trouble::Failing;
 pub use trouble::{DeadKey, key_died};
 
 /// How often what waits for the end of a pause is looked at.
@@ -68,8 +69,8 @@ struct Worker {
     engine: Option<Engine>,
     queues: Queues,
     running: HashMap<String, Running>,
-    /// At whom Kisi fails, and how often; of an outage as often as makes it doubtful.
-    failing: HashMap<String, u32>,
+    /// At whom Kisi fails.
+    failing: HashMap<String, Failing>,
     /// Woken while they were in work.
     again: HashMap<String, Job>,
     replies: HashMap<String, Vec<mpsc::UnboundedSender<Settled>>>,
@@ -230,6 +231,7 @@ impl Worker {
         if self.pause.is_on() || self.queues.is_empty() {
             return;
         }
+        let is_doubted = self.is_doubted();
         for (urgency, most) in [
             (Urgency::Revoke, REVOKES),
             (Urgency::Grant, GRANTS),
@@ -256,7 +258,6 @@ impl Worker {
                 self.running
                     .insert(member.clone(), Running { urgency, newer });
                 let seed = job.seed;
-                let is_doubted = self.is_doubted(&member);
                 let handle = tasks.spawn(async move {
                     match is_doubted {
                         true => engine.settle_doubted(&job.member, seed).await,
@@ -284,9 +285,13 @@ impl Worker {
         let urgency = running.map_or(Urgency::Grant, |running| running.urgency);
         let outcome = match result {
             Some(Ok(outcome)) => {
-                self.failing.remove(&member);
+                let failed_before = self.failing.remove(&member);
                 if outcome.requests > 0 {
+                    self.pause.hears();
                     self.answered().await;
+                    if failed_before.is_some_and(Failing::is_doubted) {
+                        self.try_the_failing();
+                    }
                 }
                 Some(outcome)
             }

@@ -153,7 +153,10 @@ impl Engine {
     /// An answer, or what it means that Kisi did not do it.
     pub(super) async fn heard<T>(&self, answer: Result<T, KisiError>) -> Result<T, Trouble> {
         match answer {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                self.pause.hears();
+                Ok(answer)
+            }
             Err(error) => Err(self.trouble(error).await),
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kisi_client::{KisiRead, Lane};
+use kisi_client::{KisiError, KisiRead, Lane};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -15,6 +15,11 @@ use crate::snapshot::Snapshot;
 /// The first wait, doubled with each failure after it.
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// After so many pauses with no answer in between Kisi is asked whether it answers, before anything else.
+const ASKED_AFTER: u32 = 2;
+/// One answer tells for so long, and for everybody, that it does.
+const ANSWER_HOLDS: Duration = Duration::from_secs(1);
 
 /// One gym's.
 #[derive(Debug, Default)]
@@ -29,6 +34,8 @@ struct State {
     until: Option<Instant>,
     failures: u32,
     since: Option<Instant>,
+    /// When it last answered.
+    answered: Option<Instant>,
 }
 
 impl Pause {
@@ -65,9 +72,28 @@ impl Pause {
             .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Kisi answers again.
+    /// Whether it has failed so often that the next may be a waste.
+    pub fn is_long(&self) -> bool {
+        self.lock().failures >= ASKED_AFTER
+    }
+
+    /// Nothing has to wait any more.
     pub fn end(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        *state = State {
+            answered: state.answered,
+            ..State::default()
+        };
+    }
+
+    /// Kisi has answered something.
+    pub fn hears(&self) {
+        self.lock().answered = Some(Instant::now());
+    }
+
+    fn has_answered(&self, within: Duration) -> bool {
+        let answered = self.lock().answered;
+        answered.is_some_and(|at| at.elapsed() < within)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -76,16 +102,21 @@ impl Pause {
 }
 
 impl Engine {
-    /// The same as [`settle`](Self::settle) for a member at whom Kisi has failed before: what it fails at
-    /// right after it has answered the simplest question is no outage.
+    /// The same as [`settle`](Self::settle) while Kisi fails at some: what it fails at soon after it has
+    /// answered something is no outage.
     pub(crate) async fn settle_doubted(
         &self,
         member: &str,
         seed: Option<Snapshot>,
     ) -> Result<Outcome, Trouble> {
         self.is_answered().await?;
+        // A question is asked three times, and each may go unanswered for as long as it may take. Many
+        // wait for their turn by now: what fails later than that is perhaps an outage after all.
+        let since = ANSWER_HOLDS + self.shared.request_timeout * 3;
         match self.settle(member, seed).await {
-            Err(Trouble::Unreachable(error)) => Err(Trouble::FailsAlone(error)),
+            Err(Trouble::Unreachable(error)) if self.pause.has_answered(since) => {
+                Err(Trouble::FailsAlone(error))
+            }
             settled => settled,
         }
     }
@@ -93,11 +124,27 @@ impl Engine {
     async fn is_answered(&self) -> Result<(), Trouble> {
         let _alone = self.pause.asking.lock().await;
         self.may_send()?;
-        let answer = self.ask(self.kisi.current_login(Lane::Revoke)).await;
-        if let Err(Trouble::Unreachable(_)) = &answer {
-            // Before the next one who waits asks.
-            self.pause.begin();
+        if self.pause.has_answered(ANSWER_HOLDS) {
+            return Ok(());
         }
-        answer.map(drop)
+        match self.ask(self.kisi.current_login(Lane::Revoke)).await {
+            Err(Trouble::Unreachable(error)) if !is_answer(&error) => {
+                // Before the next one who waits asks.
+                self.pause.begin();
+                Err(Trouble::Unreachable(error))
+            }
+            // Whatever it says of that, it answers.
+            Ok(_) | Err(Trouble::Refused { .. } | Trouble::Unreachable(_)) => {
+                self.pause.hears();
+                self.pause.end();
+                Ok(())
+            }
+            Err(trouble) => Err(trouble),
+        }
     }
+}
+
+fn is_answer(error: &KisiError) -> bool {
+    let status = error.status();
+    status.is_some_and(|status| status < 500 && status != 429)
 }

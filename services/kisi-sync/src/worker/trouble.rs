@@ -14,13 +14,27 @@ use crate::store::{key_checks, members};
 
 /// What is unclear is looked at again so soon.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Shorter outages are Kisi's ordinary life.
-const OUTAGE_SHOWS_AFTER: Duration = Duration::from_secs(60);
 
 /// At whom Kisi failed so often may be alone in that: it is asked whether it answers.
 const DOUBTED_AFTER: u32 = 2;
-/// Whoever is alone in that is tried again after a second, doubled with each failure so many times.
+/// Whoever is alone in that is tried again after a second, doubled with each failure so many times; and
+/// not sooner than in so many seconds as there are such members, so that others have most of the pace.
 const DOUBLED_UP_TO: u32 = 6;
+
+/// A member at whom Kisi fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failing {
+    /// How often; in an outage as often as makes it doubtful.
+    times: u32,
+    urgency: Urgency,
+}
+
+impl Failing {
+    /// So often that she may be alone in that.
+    pub(super) fn is_doubted(self) -> bool {
+        self.times >= DOUBTED_AFTER
+    }
+}
 
 impl Worker {
     pub(super) async fn troubled(
@@ -36,8 +50,8 @@ impl Worker {
                 self.queues.push(Job::look(member, urgency));
             }
             Trouble::Unreachable(error) => {
-                let failures = self.failing.entry(member.to_owned()).or_default();
-                *failures = Ord::max(*failures, DOUBTED_AFTER.min(*failures + 1));
+                let failing = self.fails_at(member, urgency);
+                failing.times = Ord::max(failing.times, DOUBTED_AFTER.min(failing.times + 1));
                 self.queues.push(Job::look(member, urgency));
                 self.pause.begin();
                 self.show_outage().await;
@@ -45,10 +59,11 @@ impl Worker {
                     "Kisi does not answer for gym {}; its work waits", self.gym);
             }
             Trouble::FailsAlone(error) => {
-                let failures = self.failing.entry(member.to_owned()).or_default();
-                let more = failures.saturating_sub(DOUBTED_AFTER);
-                *failures += 1;
-                let apart = Duration::from_secs(1 << more.min(DOUBLED_UP_TO));
+                let failing = self.fails_at(member, urgency);
+                let more = failing.times.saturating_sub(DOUBTED_AFTER);
+                failing.times = Ord::max(failing.times, DOUBTED_AFTER) + 1;
+                let apart = Ord::max(1 << more.min(DOUBLED_UP_TO), self.failing.len() as u64);
+                let apart = Duration::from_secs(apart);
                 tracing::warn!(gym.id = %self.gym, member.id = %member, error = %error,
                     "Kisi answers, and fails at member {member}; nobody else waits for it");
                 self.postpone(member, apart).await;
@@ -85,7 +100,8 @@ impl Worker {
 
     /// An outage that lasts shows, once.
     async fn show_outage(&mut self) {
-        if self.pause.lasted() < OUTAGE_SHOWS_AFTER || self.outage_shown == Some(true) {
+        let is_long = self.pause.lasted() >= self.shared.outage_shows_after;
+        if !is_long || self.outage_shown == Some(true) {
             return;
         }
         let message = "Kisi does not answer: changes wait and are made when it does.";
@@ -107,7 +123,7 @@ impl Worker {
         }
     }
 
-    /// Kisi answers.
+    /// Kisi answers, whatever it fails at.
     pub(super) async fn answered(&mut self) {
         self.pause.end();
         if self.outage_shown == Some(false) {
@@ -128,10 +144,25 @@ impl Worker {
         }
     }
 
-    /// Whether Kisi has failed at the member so often that it may be the only one.
-    pub(super) fn is_doubted(&self, member: &str) -> bool {
-        let failures = self.failing.get(member);
-        failures.is_some_and(|failures| *failures >= DOUBTED_AFTER)
+    fn fails_at(&mut self, member: &str, urgency: Urgency) -> &mut Failing {
+        let first = Failing { times: 0, urgency };
+        let failing = self.failing.entry(member.to_owned()).or_insert(first);
+        failing.urgency = urgency;
+        failing
+    }
+
+    /// Whether Kisi fails again and again: it is not known of whom, or at some alone.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.pause.is_long() || self.failing.values().any(|failing| failing.is_doubted())
+    }
+
+    /// What it failed at it does again, and perhaps for the others too: they do not wait for their time.
+    pub(super) fn try_the_failing(&mut self) {
+        for (member, failing) in &self.failing {
+            if !self.running.contains_key(member) {
+                self.queues.push(Job::look(member, failing.urgency));
+            }
+        }
     }
 
     async fn postpone(&self, member: &str, by: Duration) {

@@ -21,6 +21,7 @@ mod held_sets;
 mod key_health;
 mod kisi;
 mod kisi_events;
+mod lasting_faults;
 mod leases;
 mod looks;
 mod lost_groups;
