@@ -7,8 +7,9 @@
 use std::collections::HashSet;
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend,
-    DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection,
+    DbBackend, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
+    TransactionTrait,
     sea_query::{LockType, SimpleExpr},
 };
 use sha2::{Digest, Sha256};
@@ -34,26 +35,28 @@ fn digest(gym: &str, class: &str, members: &[String]) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// Adds members to the gym's open plan of this class, or opens one. Answers its id.
+/// Adds these members to the gym's open plan of this class, or opens one; those of them of whom what they
+/// are held for is still so. Answers its id and how many they are; None where it is so of nobody.
 pub async fn hold<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     class: &str,
     cause: &str,
-    held: &[String],
+    (held, still): (&[String], SimpleExpr),
     now: i64,
-) -> Result<String, DbErr> {
-    // One at a time: the set that is read here is written back, and two would open two plans.
+) -> Result<Option<(String, usize)>, DbErr> {
+    // One at a time, or two would open two plans; and whoever shows one meanwhile seals it before or
+    // after, and not in between.
     state::change(db, gym, now, |_| Ok(())).await?;
-    let mut open = held_plans::Entity::find()
+    let held = &of_whom(db, gym, held, still).await?;
+    if held.is_empty() {
+        return Ok(None);
+    }
+    let open = held_plans::Entity::find()
         .filter(held_plans::Column::GymId.eq(gym))
         .filter(held_plans::Column::Class.eq(class))
         .filter(held_plans::Column::State.eq("held"))
         .filter(held_plans::Column::Sealed.eq(false));
-    if db.get_database_backend() == DbBackend::Postgres {
-        // Who shows it meanwhile seals it before or after, and not in between.
-        open = open.lock(LockType::Update);
-    }
     let id = match open.one(db).await? {
         Some(plan) => {
             let mut causes: Vec<String> = serde_json::from_str(&plan.causes).unwrap_or_default();
@@ -93,8 +96,7 @@ pub async fn hold<C: ConnectionTrait>(
             id
         }
     };
-    let whoever = members::Column::GymId.eq(gym);
-    set(db, gym, held, whoever, Some(&id)).await?;
+    set(db, gym, held, Condition::all(), Some(&id)).await?;
     state::attend(
         db,
         gym,
@@ -108,7 +110,30 @@ pub async fn hold<C: ConnectionTrait>(
         now,
     )
     .await?;
-    Ok(id)
+    Ok(Some((id, held.len())))
+}
+
+/// Those of these members of whom it is so, kept from other writers until the transaction ends.
+async fn of_whom<C: ConnectionTrait>(
+    db: &C,
+    gym: &str,
+    ids: &[String],
+    is_so: SimpleExpr,
+) -> Result<Vec<String>, DbErr> {
+    let mut found = Vec::new();
+    for part in ids.chunks(500) {
+        let mut rows = members::Entity::find()
+            .select_only()
+            .column(members::Column::MemberId)
+            .filter(members::Column::GymId.eq(gym))
+            .filter(members::Column::MemberId.is_in(part.iter().cloned()))
+            .filter(is_so.clone());
+        if db.get_database_backend() == DbBackend::Postgres {
+            rows = rows.lock(LockType::Update);
+        }
+        found.extend(rows.into_tuple::<String>().all(db).await?);
+    }
+    Ok(found)
 }
 
 /// Whether what holds the member keeps new rights from being given, and not old ones from being
@@ -117,12 +142,12 @@ pub fn holds_grants(plan: Option<&str>) -> bool {
     plan.is_some_and(|plan| plan.starts_with(GRANTS))
 }
 
-/// Sets what holds these members, where this is so of them.
+/// Sets what holds these members, those of them of whom this is so.
 async fn set<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     ids: &[String],
-    is_so: SimpleExpr,
+    is_so: Condition,
     plan: Option<&str>,
 ) -> Result<(), DbErr> {
     for part in ids.chunks(500) {
@@ -166,7 +191,7 @@ pub async fn release<C: ConnectionTrait>(
     plans: &[String],
 ) -> Result<(), DbErr> {
     let of_these = members::Column::HeldBy.is_in(plans.iter().cloned());
-    set(db, gym, ids, of_these, None).await
+    set(db, gym, ids, Condition::all().add(of_these), None).await
 }
 
 /// Frees these members, whatever plan held them.
@@ -175,7 +200,7 @@ pub async fn release_from_all<C: ConnectionTrait>(
     gym: &str,
     ids: &[String],
 ) -> Result<(), DbErr> {
-    set(db, gym, ids, members::Column::HeldBy.is_not_null(), None).await
+    set(db, gym, ids, Condition::all(), None).await
 }
 
 /// The gym's plans that wait for a person, or that a person has discarded: what they hold is not asked
@@ -366,17 +391,21 @@ pub async fn remind(db: &DatabaseConnection, now: i64) -> Result<(), DbErr> {
 }
 
 impl Engine {
-    /// The member keeps what Kisi holds until a person has decided.
+    /// The member keeps what Kisi holds until a person has decided, unless something newer was decided
+    /// about her by now.
     pub(crate) async fn hold(&self, attempt: &mut Attempt, class: &str) -> Result<(), Trouble> {
         self.write(attempt).await?;
-        let member = attempt.snapshot.member.member_id.clone();
         let now = self.shared.now();
+        let member = &mut attempt.snapshot.member;
+        let who = std::slice::from_ref(&member.member_id);
+        let still = members::Column::Version.eq(member.version);
         let txn = self.shared.db.begin().await?;
-        let cause = attempt.snapshot.member.cause_kind.clone();
-        let id = hold(&txn, &self.gym, class, &cause, &[member], now).await?;
+        let cause = member.cause_kind.as_str();
+        let held = hold(&txn, &self.gym, class, cause, (who, still), now).await?;
+        let (id, _) = held.ok_or(Trouble::Superseded)?;
         txn.commit().await?;
         self.shared.outbox.notify_one();
-        attempt.snapshot.member.held_by = Some(id);
+        member.held_by = Some(id);
         attempt.outcome.failure = Some("brake");
         Ok(())
     }
@@ -407,9 +436,12 @@ mod tests {
         let db = crate::store::open(&url.into()).await.unwrap();
         let began = 40 * YEAR;
         for decision in ["approved", "discarded", "expired", "held"] {
-            let member = [decision.to_owned()];
-            let id = hold(&db, "iron", "explained", "call", &member, began).await;
-            let id = id.unwrap();
+            let row = members::Model::unheard_of("iron", decision).into_active_model();
+            let inserted = members::Entity::insert(row.reset_all());
+            inserted.exec_without_returning(&db).await.unwrap();
+            let who = (&[decision.to_owned()][..], members::Column::Version.eq(0));
+            let held = hold(&db, "iron", "explained", "call", who, began).await;
+            let (id, _) = held.unwrap().unwrap();
             let plan = held_plans::Entity::find_by_id(id).one(&db).await.unwrap();
             let decided = decide(&db, &plan.unwrap(), decision, None, began).await;
             assert!(decided.unwrap());

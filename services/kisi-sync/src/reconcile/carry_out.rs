@@ -7,7 +7,7 @@ use access_domain::ids::MemberId;
 use access_domain::plan::{Plan, Step};
 use contracts::integration::v1::{StepFailure, SyncReport};
 use kisi_client::{HttpKisi, Lane};
-use sea_orm::{DbErr, TransactionTrait};
+use sea_orm::{ColumnTrait, DbErr, TransactionTrait};
 use tokio::sync::mpsc;
 
 use super::{NAMED, Pass, ReconcileError, View, count};
@@ -119,7 +119,6 @@ impl Pass {
         brake.recount(&self.shared.db, &self.gym).await?;
         if !confirmed && !brake.room(&losses, "unexplained", now) {
             self.hold("unexplained", &losses).await?;
-            self.report.held += count(losses.len());
             skipped.extend(losses.iter().cloned());
         }
         // A first sync asks for no leave to let in.
@@ -130,7 +129,6 @@ impl Pass {
         let let_in: Vec<String> = gains.iter().filter(of_mapping).cloned().collect();
         if !confirmed && !brake.may_let_in(let_in.len() as u64) {
             self.hold("grants", &let_in).await?;
-            self.report.held += count(let_in.len());
             skipped.extend(let_in);
         }
         self.free(view, &held_before).await?;
@@ -270,21 +268,22 @@ impl Pass {
         }
     }
 
-    pub(super) async fn hold(
-        &mut self,
-        class: &str,
-        members: &[String],
-    ) -> Result<(), ReconcileError> {
+    /// Of whom something was decided since the look began, that goes its own way.
+    pub(super) async fn hold(&mut self, class: &str, ids: &[String]) -> Result<(), ReconcileError> {
         let now = self.shared.now();
         let cause = match self.is_mapping {
             true => "associations_changed",
             false => "drift",
         };
         let txn = self.shared.db.begin().await?;
-        held::hold(&txn, &self.gym, class, cause, members, now).await?;
+        let still = members::Column::UpdatedAt.lt(self.began);
+        let held = held::hold(&txn, &self.gym, class, cause, (ids, still), now).await?;
         txn.commit().await?;
-        self.shared.outbox.notify_one();
-        self.is_held = true;
+        if let Some((_, held)) = held {
+            self.shared.outbox.notify_one();
+            self.is_held = true;
+            self.report.held += count(held);
+        }
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! What Kisi has done and the database would not keep: it is looked for, and not done again.
 
-use sea_orm::{ConnectionTrait, TransactionTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, TransactionTrait};
 use testkit::eventually;
 
 use crate::harness::{GYM, On, PLAN, SOON, Stage};
 use crate::kisi::GROUP;
+use kisi_sync::store::members;
 
 /// No row of ours can be written as standing.
 const FULL: [&str; 2] = [
@@ -85,9 +86,11 @@ async fn all_who_are_held_at_once_are_in_one_plan() {
         tokio::spawn(async move {
             let txn = db.begin().await.unwrap();
             let member = [format!("m{number}")];
-            let id = kisi_sync::held::hold(&txn, GYM, "explained", "call", &member, 1);
-            let id = id.await.unwrap();
+            let who = (&member[..], members::Column::Version.eq(1));
+            let held = kisi_sync::held::hold(&txn, GYM, "explained", "call", who, 1);
+            let (id, held) = held.await.unwrap().unwrap();
             txn.commit().await.unwrap();
+            assert_eq!(held, 1);
             id
         })
     });
