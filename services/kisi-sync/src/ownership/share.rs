@@ -1,5 +1,6 @@
 //! How many leases are one replica's share, and giving back what lies above it.
 
+use std::ops::Deref;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,29 @@ use super::{LeaseProof, Leases};
 
 /// Leases given back at a time.
 const AT_ONCE: usize = 50;
+
+/// Leases that are about to be given back. Those that were not when this is dropped are worked on again:
+/// they would be renewed for ever, and nothing would begin under them.
+#[derive(Debug)]
+pub struct Surplus(Vec<LeaseProof>);
+
+impl Deref for Surplus {
+    type Target = [LeaseProof];
+
+    fn deref(&self) -> &[LeaseProof] {
+        &self.0
+    }
+}
+
+impl Drop for Surplus {
+    fn drop(&mut self) {
+        for proof in &self.0 {
+            // What the database could not take back yet is, by the next round.
+            let is_given = proof.lost.is_cancelled();
+            proof.going.store(is_given, Ordering::SeqCst);
+        }
+    }
+}
 
 impl Leases {
     /// Says that this replica lives; answers its share of so many leases.
@@ -38,7 +62,7 @@ impl Leases {
         &self,
         wanted: usize,
         may_go: impl Fn(&str) -> bool,
-    ) -> Result<Vec<LeaseProof>, DbErr> {
+    ) -> Result<Surplus, DbErr> {
         let share = self.share(wanted).await?;
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let above = held.len().saturating_sub(share).min(AT_ONCE);
@@ -47,7 +71,7 @@ impl Leases {
         for proof in &surplus {
             proof.going.store(true, Ordering::SeqCst);
         }
-        Ok(surplus)
+        Ok(Surplus(surplus))
     }
 
     /// Gives one lease to whoever takes it first. Its workers have stopped.

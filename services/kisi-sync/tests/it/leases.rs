@@ -26,8 +26,8 @@ async fn replicas_share_the_gyms_evenly_as_they_come_and_go() {
         for _ in 0..2 {
             for leases in replicas {
                 leases.tick(&keys).await.unwrap();
-                for lease in leases.surplus(keys.len(), |_| true).await.unwrap() {
-                    leases.give_back(&lease).await.unwrap();
+                for lease in leases.surplus(keys.len(), |_| true).await.unwrap().iter() {
+                    leases.give_back(lease).await.unwrap();
                 }
             }
         }
@@ -127,7 +127,7 @@ async fn nothing_begins_under_a_lease_that_is_about_to_be_given_back() {
     first.tick(&keys).await.unwrap();
     second.tick(&keys).await.unwrap();
     let surplus = first.surplus(keys.len(), |_| true).await.unwrap();
-    let [lease] = surplus.as_slice() else {
+    let [lease] = &*surplus else {
         panic!("{surplus:?}");
     };
     // Its last requests are still on their way, and the others are told of other leases.
@@ -141,6 +141,28 @@ async fn nothing_begins_under_a_lease_that_is_about_to_be_given_back() {
     second.tick(&keys).await.unwrap();
     first.tick(&keys).await.unwrap();
     assert!(second.held(lease.key()).is_some() && first.held(lease.key()).is_none());
+}
+
+/// Whoever was to give it back broke off: it would be renewed for ever, and worked on by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_not_given_back_after_all_is_worked_on_again() {
+    let db = database().await;
+    let ttl = Duration::from_secs(600);
+    let keys: BTreeSet<String> = (1..=2).map(Leases::key_of_user).collect();
+    let (first, second) = (replica(&db, "one", ttl), replica(&db, "two", ttl));
+    first.tick(&keys).await.unwrap();
+    second.tick(&keys).await.unwrap();
+    let surplus = first.surplus(keys.len(), |_| true).await.unwrap();
+    let key = surplus[0].key().to_owned();
+    assert!(first.held(&key).is_none());
+    drop(surplus);
+    assert!(first.held(&key).is_some());
+    // One that was given back is not.
+    let surplus = first.surplus(keys.len(), |_| true).await.unwrap();
+    let lease = surplus[0].clone();
+    first.give_back(&lease).await.unwrap();
+    drop(surplus);
+    assert!(first.held(lease.key()).is_none() && lease.is_going());
 }
 
 /// A connection whose other end is gone says nothing, and is not known to be dead for long.
