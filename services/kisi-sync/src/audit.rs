@@ -109,7 +109,7 @@ impl Entry {
     /// About this member, for the reason that is under way.
     pub fn of(mut self, member: &members::Model) -> Self {
         self.cause = member.cause();
-        if member.look_cause.is_none() {
+        if !member.is_look() {
             self.received_at = member.received_at;
             self.decided_at = member.decided_at;
         }

@@ -83,7 +83,7 @@ impl Engine {
 
     /// Whether a right of the member's that is gone may have been removed by us.
     pub(super) fn may_be_taken(&self, member: &members::Model) -> bool {
-        self.doubts.is_taken(&member.member_id) || member.cause().kind == LEASE_LOST
+        self.doubts.is_taken(&member.member_id) || member.is_asked_by(LEASE_LOST)
     }
 
     /// Who is let in, and of whom a right may be gone, is looked at before it is relied on.

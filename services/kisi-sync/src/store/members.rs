@@ -6,14 +6,16 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Expr;
-use sea_orm::{DbBackend, FromQueryResult, QuerySelect, Statement, Value};
+use sea_orm::{Condition, DbBackend, FromQueryResult, QuerySelect, Statement, Value};
 use serde::{Deserialize, Serialize};
 
 use super::columns;
 use super::places::model_in_places;
 
+mod cause;
 mod of_gym;
 
+pub use cause::*;
 pub use of_gym::*;
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -129,51 +131,6 @@ pub async fn set_person_digest<C: ConnectionTrait>(
         .map(drop)
 }
 
-/// What, and who, caused a change.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cause {
-    /// As `MembershipStatusChanged.cause`, or one of `reconcile`, [`HELD_PLAN`], `kisi_event`, `call`,
-    /// [`LEASE_LOST`], [`SHARED_RIGHT`].
-    pub kind: String,
-    pub id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-}
-
-/// The cause of a look that follows from a held plan that was approved.
-pub const HELD_PLAN: &str = "held_plan";
-
-/// The cause of a look that a replica asked for whose lease was gone when its request ended.
-pub const LEASE_LOST: &str = "lease_lost";
-
-/// The cause of a look at whoever took a right up that another gym has just taken back.
-pub const SHARED_RIGHT: &str = "shared_right";
-
-impl Cause {
-    pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            id: id.to_owned(),
-            actor: actor.map(str::to_owned),
-        }
-    }
-
-    /// As `members.look_cause` keeps it: who asks again asks for another look, whatever the cause.
-    pub fn stored(&self, now: i64) -> Option<String> {
-        #[derive(Serialize)]
-        struct Asked<'a> {
-            #[serde(flatten)]
-            cause: &'a Cause,
-            asked_at: i64,
-        }
-        let asked = Asked {
-            cause: self,
-            asked_at: now,
-        };
-        serde_json::to_string(&asked).ok()
-    }
-}
-
 impl Model {
     /// A row for a member never heard of.
     pub fn unheard_of(gym: &str, member: &str) -> Self {
@@ -253,29 +210,6 @@ impl Model {
         former.retain(|user| Some(*user) != self.former_user_id);
         let text = serde_json::to_string(&former).ok();
         self.former_users = text.filter(|_| !former.is_empty());
-    }
-
-    /// Why what is under way is done: a look that somebody asked for, else the newest version.
-    pub fn cause(&self) -> Cause {
-        let look = self.look_cause.as_deref();
-        look.and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_else(|| Cause {
-                kind: self.cause_kind.clone(),
-                id: self.cause_id.clone(),
-                actor: self.cause_actor.clone(),
-            })
-    }
-
-    /// What is under way follows from a fact about this very member: from a version that is still to be
-    /// carried out. A roster or a gym's new rules are one change of many members, and a look is none.
-    pub fn is_explained(&self) -> bool {
-        let is_look = self.look_cause.is_some() && self.answered_version >= self.version;
-        let is_of_many = match self.cause_kind.as_str() {
-            "import" => true,
-            "call" => self.cause_id == "PutGym",
-            _ => false,
-        };
-        !self.background && !is_look && !is_of_many
     }
 
     /// A later version than the one that is held was answered: tables of a backup do not know yet what
@@ -373,7 +307,8 @@ pub async fn find_by_kisi_user<C: ConnectionTrait>(
         .await
 }
 
-/// The member is looked at as if for the first time: what others did meanwhile counts.
+/// The member is looked at as if for the first time: what others did meanwhile counts. What waits because
+/// of a version, such as a right that Kisi has refused to take back, keeps that for its cause.
 pub async fn look_again<C: ConnectionTrait>(
     db: &C,
     gym: &str,
@@ -381,9 +316,18 @@ pub async fn look_again<C: ConnectionTrait>(
     cause: &Cause,
     now: i64,
 ) -> Result<(), DbErr> {
+    let waits = Condition::all()
+        .add(Column::Pending.eq(true))
+        .add(Column::Background.eq(false))
+        .add(
+            Condition::any()
+                .add(Column::LookCause.is_null())
+                .add(Column::LookCause.contains(BESIDES)),
+        );
+    let look = Expr::case(waits, cause.stored_besides(now)).finally(cause.stored(now));
     Entity::update_many()
         .col_expr(Column::Pending, Expr::value(true))
-        .col_expr(Column::LookCause, Expr::value(cause.stored(now)))
+        .col_expr(Column::LookCause, look.into())
         .col_expr(Column::RetryAt, Expr::value(Option::<i64>::None))
         .col_expr(Column::Looked, Expr::value(false))
         .col_expr(Column::OpenedByOthers, Expr::value("[]"))

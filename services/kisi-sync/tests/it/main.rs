@@ -33,6 +33,7 @@ mod pace;
 mod people;
 mod previews;
 mod refusals;
+mod refused_revokes;
 mod refused_steps;
 mod repeats;
 mod replicas;

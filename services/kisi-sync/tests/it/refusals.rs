@@ -10,17 +10,17 @@ use testkit::eventually;
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GATE_ONLY, GROUP, OTHER_GROUP};
 
-const REFUSED: Fault = Fault::Status(409);
+pub(crate) const REFUSED: Fault = Fault::Status(409);
 /// A request that is held back is not given up.
 const PATIENT: &[(&str, &str)] = &[("kisi-request-timeout", "5s")];
 
-async fn tables(stage: &Stage) -> DatabaseConnection {
+pub(crate) async fn tables(stage: &Stage) -> DatabaseConnection {
     let url = secrecy::SecretString::from(stage.database_url());
     kisi_sync::store::connect(&url).await.unwrap()
 }
 
 /// How many rows the statement gives.
-async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
+pub(crate) async fn rows(db: &DatabaseConnection, sql: &str) -> usize {
     let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql.to_owned());
     db.query_all_raw(statement).await.unwrap().len()
 }
@@ -32,7 +32,7 @@ fn renamed(stage: &Stage, member: &str, email: &str, name: &str) {
     stage.directory.insert(person);
 }
 
-async fn look_at(replica: &mut Running, member: &str) {
+pub(crate) async fn look_at(replica: &mut Running, member: &str) {
     let request = api::SyncMemberRequest {
         gym_id: GYM.to_owned(),
         member_id: member.to_owned(),
@@ -263,34 +263,6 @@ async fn a_new_user_who_is_not_found_at_once_leaves_no_right_to_the_former_one()
     let left = stage.kisi.group_rows(GROUP).await;
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["assignee_id"].as_i64(), Some(user));
-    replica.stop().await;
-}
-
-/// It has the reason that it had, and waits for no leave.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_that_kisi_refused_is_not_unexplained_when_a_pass_tries_it_again() {
-    let stage = Stage::set(On::Sqlite).await;
-    let flags = [
-        ("brake-unexplained-min", "0"),
-        ("brake-unexplained-hour-percent", "0"),
-        ("brake-unexplained-day-percent", "0"),
-    ];
-    let mut replica = stage.start_with(&flags).await;
-    stage.in_sync(&mut replica, 3).await;
-    let route = "/role_assignments/{id}";
-    stage.kisi.fail("DELETE", route, 2, REFUSED).await;
-    stage.directory.decide(GYM, "m1", 2, &[]).await;
-    let told = stage.answer("m1", |answer| answer.version == 2).await;
-    assert_eq!(told.failure.as_deref(), Some("kisi_refused"));
-    for (state, left) in [("done_with_failures", 3), ("done", 2)] {
-        let sync = replica.sync().await;
-        assert_eq!(sync.state, state, "{sync:?}");
-        assert_eq!(stage.kisi.group_rows(GROUP).await.len(), left);
-    }
-    stage.answer("m1", |told| told.outcome == "revoked").await;
-    let db = tables(&stage).await;
-    let explained = "select id from losses where class = 'explained'";
-    assert_eq!(rows(&db, explained).await, 1);
     replica.stop().await;
 }
 
