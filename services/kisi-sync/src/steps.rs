@@ -93,7 +93,8 @@ pub enum Step {
     Look,
     /// Write down that these are about to be granted.
     Intend(Vec<(i64, Window)>),
-    /// A row that was never sent, and is not wanted any more or has another in its place.
+    /// A row that was never sent, and is not wanted any more or has another in its place; or one of two
+    /// that name the same right.
     Forget {
         row: i64,
     },
@@ -298,9 +299,12 @@ impl Situation<'_> {
                 (Some(right), _) => {
                     let mut others = standing.iter().chain(&former);
                     if let Some(other) = others.find(|row| row.id != right.id) {
-                        return Some(Step::RemoveDuplicate {
-                            row: other.id,
-                            group: *group,
+                        let (row, group) = (other.id, *group);
+                        // Whose lease was gone and who has it now may both have written it down.
+                        let is_same = other.assignment_id == right.assignment_id;
+                        return Some(match is_same {
+                            true => Step::Forget { row },
+                            false => Step::RemoveDuplicate { row, group },
                         });
                     }
                 }

@@ -172,6 +172,14 @@ fn of_former(id: i64, group: i64) -> applied_grants::Model {
 }
 
 #[test]
+fn a_right_that_two_rows_name_is_no_duplicate_of_itself() {
+    let mut twin = row(2, 5, STANDING, 2);
+    twin.assignment_id = Some(1001);
+    let case = case(&[5], vec![row(1, 5, STANDING, 1), twin]);
+    assert_eq!(case.next(), Some(Step::Forget { row: 2 }));
+}
+
+#[test]
 fn rights_move_to_a_new_user_new_before_old_and_then_the_old_user_goes() {
     let mut case = case(&[5], vec![of_former(1, 5)]);
     case.former_user = Some(6);

@@ -102,3 +102,34 @@ async fn all_who_are_held_at_once_are_in_one_plan() {
     assert_eq!(revokes, [12]);
     replica.stop().await;
 }
+
+/// A replica whose lease had gone wrote down what it gave, and the next one found it at Kisi.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_was_written_down_twice_is_not_taken_back_as_its_own_duplicate() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let columns = "organization_id, gym_id, member_id, group_id, kisi_user_id, assignment_id, state, \
+         epoch, valid_from, valid_until, intended_at, updated_at";
+    let sql = format!(
+        "insert into applied_grants ({columns}) select {columns} from applied_grants \
+         where member_id = 'm1'"
+    );
+    db.execute_unprepared(&sql).await.unwrap();
+    let request = contracts::integration::v1::SyncMemberRequest {
+        gym_id: GYM.to_owned(),
+        member_id: "m1".to_owned(),
+    };
+    replica.client.sync_member(request).await.unwrap();
+    let rows = "select 1 from applied_grants where member_id = 'm1'";
+    let rows = sea_orm::Statement::from_string(db.get_database_backend(), rows);
+    eventually("one row names it", SOON, async || {
+        db.query_all_raw(rows.clone()).await.unwrap().len() == 1
+    })
+    .await;
+    assert_eq!(stage.kisi.writes().await, [""; 0]);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.stop().await;
+}
