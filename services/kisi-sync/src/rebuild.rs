@@ -133,12 +133,15 @@ async fn take_over(
         if !takes_over {
             continue;
         }
-        applied_grants::Entity::delete_many()
-            .filter(applied_grants::Column::OrganizationId.eq(organization))
-            .filter(applied_grants::Column::GymId.eq(gym))
-            .filter(applied_grants::Column::MemberId.eq(&answer.member_id))
-            .exec(&txn)
-            .await?;
+        // Who has none may have one by now, which is hers.
+        if is_newer {
+            applied_grants::Entity::delete_many()
+                .filter(applied_grants::Column::OrganizationId.eq(organization))
+                .filter(applied_grants::Column::GymId.eq(gym))
+                .filter(applied_grants::Column::MemberId.eq(&answer.member_id))
+                .exec(&txn)
+                .await?;
+        }
         let Some(user) = answer.kisi_user_id else {
             continue;
         };
