@@ -49,11 +49,15 @@ async fn whoever_is_entitled_again_before_it_is_shown_is_no_part_of_it(on: On) {
     let plans = replica.held_plans().await;
     let sizes: Vec<i64> = plans.iter().map(|plan| plan.revokes).collect();
     assert_eq!(sizes, [1, 2], "newest first: {plans:?}");
+    // Whoever is entitled again after it was shown drops out, and it is the one that was shown.
+    assert_eq!(decide("m5", 3, &[PLAN]).await, "unchanged");
+    let shown = replica.held_plans().await;
+    assert_eq!((&shown[1].digest, shown[1].revokes), (&plan.digest, 2));
     replica.approve(&id, &plan.digest).await.unwrap();
-    testkit::eventually("the two are out, and no third", SOON, async || {
-        stage.kisi.group_rows(GROUP).await.len() == 2
-    })
-    .await;
+    stage.answer("m3", |told| told.outcome == "revoked").await;
+    // And nobody else is out, not even by the next pass.
+    assert_eq!(replica.sync().await.state, "held");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
     let told = stage.answer("m4", |told| told.version == 4).await;
     assert_eq!(told.outcome, "held");
     replica.stop().await;
