@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use contracts::integration::v1 as api;
+use kisi_simulator::settings::DuplicateAssignment;
 use sea_orm::{ConnectionTrait, TransactionTrait};
 
 use crate::brake_days::Later;
@@ -101,9 +102,11 @@ async fn a_lost_answer_to_a_grant_is_settled_by_a_look_on_postgres() {
 }
 
 /// The grant's answer was lost with the process, and before the next look a key of somebody else came.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_is_settled_under_another_owner_s_key() {
+async fn a_lost_answer_is_settled_under_another_owner_s_key(twice: DuplicateAssignment) {
     let stage = Stage::set(On::Sqlite).await;
+    stage
+        .kisi
+        .set(|settings| settings.duplicate_assignments = twice);
     let mut process = stage.spawn(&[]).await;
     stage.in_sync(&mut process.running, 1).await;
     let fault = Fault::HangAfterApplying;
@@ -131,6 +134,17 @@ async fn a_lost_answer_is_settled_under_another_owner_s_key() {
     assert_eq!(gone.outcome, "revoked");
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
     replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_settled_under_another_owner_s_key_where_a_second_is_refused() {
+    a_lost_answer_is_settled_under_another_owner_s_key(DuplicateAssignment::Conflict).await;
+}
+
+/// The second would be ours, and the first stay for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_is_settled_under_another_owner_s_key_where_a_second_is_given() {
+    a_lost_answer_is_settled_under_another_owner_s_key(DuplicateAssignment::NewRow).await;
 }
 
 /// What Kisi answers to a key that was deleted nobody knows.
