@@ -20,6 +20,9 @@ use crate::store::members::{self, Cause};
 /// What others did to a right of ours: it is gone, and not by us.
 pub const UNDONE: &str = "removed_by_others";
 
+/// The same: it stands, and they have changed when it holds, which is put back.
+pub const MOVED: &str = "window_changed_by_others";
+
 /// One row's content, by ids and words. Optional parts may be added: rows of before keep their hash,
 /// because it is over the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ mod kisi_events;
 mod refusal;
 pub mod setup;
 mod timeline;
+mod undone;
 mod unlock;
 mod unlock_words;
 

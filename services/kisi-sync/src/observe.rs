@@ -14,8 +14,9 @@ use kisi_client::{HttpKisi, KisiError, KisiRead, Lane, Listing};
 
 use crate::brake::Brake;
 use crate::error::is_of_one_request;
+use crate::steps;
 use crate::store::applied_grants::{self, STANDING};
-use crate::store::{instant, members};
+use crate::store::{instant, members, micros};
 
 /// How often a list is read before it is not believed.
 const READINGS: usize = 3;
@@ -26,8 +27,8 @@ pub struct Observed {
     pub grants: ObservedGrants,
     /// Rows of ours that Kisi does not know any more.
     pub gone: Vec<applied_grants::Model>,
-    /// Rows of ours with the window that Kisi has, where it is another.
-    pub moved: Vec<applied_grants::Model>,
+    /// Rows of ours of which Kisi has another window.
+    pub moved: Vec<Moved>,
     /// Member to the groups that others opened, each with the right, for the groups that were believed.
     pub opened_by_others: BTreeMap<String, BTreeSet<(i64, i64)>>,
     /// Rights that others gave.
@@ -82,6 +83,15 @@ pub struct Unmanaged {
     pub group: i64,
     pub user: Option<i64>,
     pub member: Option<String>,
+}
+
+/// A right of ours whose window is not what it was.
+#[derive(Debug)]
+pub struct Moved {
+    /// As the tables have it.
+    pub row: applied_grants::Model,
+    /// As Kisi has it.
+    pub window: steps::Window,
 }
 
 /// What the tables say, as of the beginning of the look.
@@ -352,10 +362,12 @@ fn sort_in(
             until: mine.valid_until.map(instant),
         };
         if !kept.opens_like(&window, instant(known.now)) {
-            observed.moved.push(applied_grants::Model {
-                valid_from: row.valid_from.map(crate::store::micros),
-                valid_until: row.valid_until.map(crate::store::micros),
-                ..(*mine).clone()
+            observed.moved.push(Moved {
+                row: (*mine).clone(),
+                window: steps::Window {
+                    from: row.valid_from.map(micros),
+                    until: row.valid_until.map(micros),
+                },
             });
         }
         return;

@@ -8,9 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::store::applied_grants::{self, INTENDED, STANDING, UNKNOWN};
+use crate::store::instant;
 use crate::store::members::WantedPlan;
 
 const SECOND: i64 = 1_000_000;
+/// An end that Kisi keeps less exactly than it was told is apart from it by less than this.
+const ROUNDED_BY: i64 = 60 * SECOND;
 
 /// When a right holds, microseconds since 1970 in whole seconds, as Kisi keeps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,9 +48,27 @@ impl Window {
         self.as_of(now) == other.as_of(now)
     }
 
+    /// The same but for what rounding explains: nobody has changed the one into the other.
+    pub fn is_close(self, other: Self, now: i64) -> bool {
+        let (one, other) = (self.as_of(now), other.as_of(now));
+        let close = |a: Option<i64>, b: Option<i64>| match (a, b) {
+            (Some(a), Some(b)) => a.abs_diff(b) < ROUNDED_BY.unsigned_abs(),
+            (a, b) => a == b,
+        };
+        close(one.from, other.from) && close(one.until, other.until)
+    }
+
     /// It opens nothing any more.
     pub fn has_ended(self, now: i64) -> bool {
         self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// As an interval; two dots where it is open.
+impl std::fmt::Display for Window {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let side = |at: Option<i64>| at.map_or("..".to_owned(), |at| instant(at).to_string());
+        write!(f, "{}/{}", side(self.from), side(self.until))
     }
 }
 

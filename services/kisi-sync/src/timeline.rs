@@ -9,7 +9,7 @@ use contracts::access::v1::{GetTimelineRequest, GetTimelineResponse, TimelineEnt
 use contracts::wire;
 use tonic::Status;
 
-use crate::audit::{Entry, UNDONE};
+use crate::audit::{Entry, MOVED, UNDONE};
 use crate::desired::is_id;
 use crate::refusal;
 use crate::shared::Shared;
@@ -104,6 +104,7 @@ fn message(entry: &Entry, groups: &[GroupDoors]) -> String {
         "replaced" => format!("The right for {group} was taken away to be given anew."),
         "duplicate_removed" => format!("A second right for {group} was removed."),
         UNDONE => format!("The right for {group} was taken away at Kisi by others."),
+        MOVED => format!("The time of the right for {group} was changed at Kisi by others."),
         "unanswered" => {
             "Kisi did not answer a request; it was looked at what came of it.".to_owned()
         }

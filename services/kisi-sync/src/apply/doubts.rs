@@ -21,8 +21,8 @@ struct Doubtful {
     /// What was intended for them may stand. Another owner needs none of these: the epoch of its
     /// lease is another.
     given: HashSet<String>,
-    /// What stands by the tables may be gone. It is removed again without a look as long as it is
-    /// not wanted, because that is harmless.
+    /// What stands by the tables may be gone, or have another window. It is removed again without a look
+    /// as long as it is not wanted, because that is harmless.
     taken: HashSet<String>,
 }
 
@@ -40,7 +40,7 @@ impl Doubts {
         self.lock().given.insert(member.to_owned());
     }
 
-    /// What stands for the member may be gone.
+    /// What stands for the member may be gone, or be changed.
     pub(super) fn note_taken(&self, member: &str) {
         self.lock().taken.insert(member.to_owned());
     }
@@ -81,7 +81,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether a right of the member's that is gone may have been removed by us.
+    /// Whether a right of the member's that is gone may have been removed by us, and one that is not as
+    /// it was changed by us.
     pub(super) fn may_be_taken(&self, member: &members::Model) -> bool {
         self.doubts.is_taken(&member.member_id) || member.is_asked_by(LEASE_LOST)
     }

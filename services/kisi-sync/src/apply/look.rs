@@ -18,6 +18,7 @@ use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING};
 use crate::store::{key_checks, micros};
+use crate::undone;
 
 /// How far Kisi's clock may be behind ours, in microseconds.
 const CLOCKS_DIFFER_BY: i64 = 120_000_000;
@@ -65,7 +66,7 @@ impl Engine {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
         self.settle_unsettled(attempt, lane, user, &rights).await?;
-        self.settle_moved(attempt, &rights);
+        self.settle_moved(attempt, &rights)?;
         self.settle_missing(attempt, lane, user, &rights).await?;
         if attempt
             .snapshot
@@ -151,21 +152,36 @@ impl Engine {
     }
 
     /// Rows of ours whose window is not what it was: the next step puts it right.
-    fn settle_moved(&self, attempt: &mut Attempt, rights: &[RoleAssignment]) {
+    fn settle_moved(
+        &self,
+        attempt: &mut Attempt,
+        rights: &[RoleAssignment],
+    ) -> Result<(), Trouble> {
+        let now = self.shared.now();
+        let wanted = attempt.snapshot.wanted(now)?;
+        let may_be_ours = self.may_be_taken(&attempt.snapshot.member);
         for right in rights {
             let window = found_window(right);
             let moved = attempt.snapshot.rows.iter().find(|row| {
                 row.assignment_id == Some(right.id)
                     && row.state == STANDING
-                    && !row_window(row).opens_like(window, self.shared.now())
+                    && !row_window(row).opens_like(window, now)
             });
-            if let Some(row) = moved.map(|row| row.id) {
-                attempt.edit_row(row, |row| {
-                    row.valid_from = window.from;
-                    row.valid_until = window.until;
-                });
+            let Some(row) = moved.cloned() else {
+                continue;
+            };
+            attempt.edit_row(row.id, |row| {
+                row.valid_from = window.from;
+                row.valid_until = window.until;
+            });
+            let wanted = wanted.get(&row.group_id).copied();
+            let entry = undone::window(&row, window, wanted, now).filter(|_| !may_be_ours);
+            if let Some(entry) = entry {
+                let entry = entry.of(&attempt.snapshot.member);
+                attempt.changes.push(Change::Did(Box::new(entry)));
             }
         }
+        Ok(())
     }
 
     /// Rows of ours that the list lacks: gone only if Kisi does not know their ids either. Past its

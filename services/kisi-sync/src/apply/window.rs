@@ -79,6 +79,11 @@ impl Engine {
         if !self.manners.moves_windows() {
             return Ok(Patched::AsBefore);
         }
+        let fields = ["notify", "valid_from", "valid_until"];
+        let entry = Entry::new("window_changed")
+            .request("PATCH /role_assignments/{id}", &fields)
+            .group(group)
+            .object(assignment);
         attempt.sends(self.shared.now());
         self.bursts.wrote(&attempt.snapshot.member.member_id);
         let patched = self
@@ -89,21 +94,26 @@ impl Engine {
             Ok(()) => {}
             Err(KisiError::RateLimited { .. }) => return Ok(Patched::Limited),
             Err(error) if error.is_unprocessable() || error.is_not_found() => {}
-            Err(error) => return Err(self.trouble(error).await),
+            Err(error) => {
+                if error.is_outcome_unknown() {
+                    attempt.may_have_done(entry);
+                    self.doubts.note_taken(&attempt.snapshot.member.member_id);
+                }
+                return Err(self.trouble(error).await);
+            }
         }
         attempt.outcome.requests += 1;
         let read = self.kisi.find_role_assignment(Lane::Grant, assignment);
-        let Some(found) = self.ask(read).await? else {
+        let read = self.ask(read).await.inspect_err(|_| {
+            let member = &attempt.snapshot.member.member_id;
+            self.doubts.note_taken(member);
+        });
+        let Some(found) = read? else {
             return Ok(Patched::Gone);
         };
         if found.window() != kisi_window(window) {
             return Ok(Patched::AsBefore);
         }
-        let fields = ["notify", "valid_from", "valid_until"];
-        let entry = Entry::new("window_changed")
-            .request("PATCH /role_assignments/{id}", &fields)
-            .group(group)
-            .object(assignment);
         attempt.did(entry, self.shared.now());
         Ok(Patched::Moved(Box::new(found)))
     }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use contracts::integration::v1::{SyncReport, UnmanagedGrant};
 use kisi_client::KisiError;
 use sea_orm::{
-    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, TransactionTrait,
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    TransactionTrait,
 };
 
 use super::view::GROUP_MISSING;
 use super::{NAMED, Pass, ReconcileError, View, count};
-use crate::audit::{Entry, UNDONE};
+use crate::audit::{Entry, MOVED, UNDONE};
 use crate::integration_state as state;
 use crate::observe::Observed;
 use crate::store::{audit, integrations, syncs};
@@ -59,7 +60,7 @@ impl Pass {
             .unwrap_or_default())
     }
 
-    /// Whether what we gave somebody was taken away by others more than once within a day.
+    /// Whether what we gave somebody was taken away by others, or changed, more than once within a day.
     async fn is_undone_again(&self, now: i64) -> Result<bool, ReconcileError> {
         let head = audit::find_head(&self.shared.db, &self.gym).await?;
         let newest = head.map_or(0, |head| head.seq);
@@ -70,7 +71,7 @@ impl Pass {
             // The log is long, and only its end is looked at.
             .filter(audit::Column::Seq.gt(newest - MOST_READ))
             .filter(audit::Column::At.gte(now - DAY))
-            .filter(audit::Column::Entry.contains(UNDONE))
+            .filter(any_of([UNDONE, MOVED]))
             .order_by_desc(audit::Column::Seq)
             .into_tuple::<(Option<String>, String)>()
             .all(&self.shared.db)
@@ -78,7 +79,8 @@ impl Pass {
         let mut once = BTreeSet::new();
         Ok(rows.into_iter().any(|(member, entry)| {
             let entry: Entry = serde_json::from_str(&entry).unwrap_or_default();
-            entry.action == UNDONE && !once.insert((member, entry.group))
+            let is_undone = [UNDONE, MOVED].contains(&entry.action.as_str());
+            is_undone && !once.insert((member, entry.group))
         }))
     }
 
@@ -165,7 +167,7 @@ impl Pass {
             state::attend(&txn, &self.gym, "grants_failing", "", message, "staff", now).await?;
         }
         if writer {
-            let message = "Somebody else gives and takes rights in these groups: switch the other integration off, or keep people from changing what we gave.";
+            let message = "Somebody else gives, takes or changes rights in these groups: switch the other integration off, or keep people from changing what we gave.";
             state::attend(&txn, &self.gym, "another_writer", "", message, "staff", now).await?;
         }
         for group in &observed.distrusted {
@@ -186,6 +188,12 @@ impl Pass {
         self.shared.outbox.notify_one();
         Ok(())
     }
+}
+
+/// Rows of the log whose text has one of these.
+fn any_of(words: [&str; 2]) -> Condition {
+    let words = words.map(|word| audit::Column::Entry.contains(word));
+    words.into_iter().fold(Condition::any(), Condition::add)
 }
 
 /// Members whose rights could not be given or taken. Who has somebody else's e-mail is shown as that.

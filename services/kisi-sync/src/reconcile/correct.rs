@@ -7,16 +7,15 @@ use access_domain::grant::Window;
 use access_domain::ids::GroupId;
 use access_domain::plan::Step;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel,
-    QueryFilter, TransactionTrait,
+    ActiveValue, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, TransactionTrait,
 };
 
 use super::{Pass, ReconcileError, View};
 use crate::audit::{self, Entry, UNDONE};
 use crate::observe::Observed;
 use crate::snapshot::Snapshot;
-use crate::steps;
 use crate::store::{applied_grants, members};
+use crate::{steps, undone};
 
 impl Pass {
     /// Brings our tables in line with what was seen. Who has changed since the look began is left for
@@ -51,12 +50,16 @@ impl Pass {
         let gone = observed.gone.iter().filter(is_still);
         let named: Vec<String> = gone.map(|row| row.member_id.clone()).collect();
         members::tell_again(&txn, &self.gym, &named).await?;
-        for row in observed.moved.iter().filter(is_still) {
-            row.clone()
-                .into_active_model()
-                .reset_all()
-                .update(&txn)
-                .await?;
+        let wanted = view.wanted_of(observed.moved.iter().map(|moved| &moved.row), now)?;
+        let moved = observed.moved.iter();
+        for moved in moved.filter(|moved| is_still(&&moved.row)) {
+            let (row, found) = (&moved.row, moved.window);
+            if !applied_grants::correct_window(&txn, row, found).await? {
+                continue;
+            }
+            let wanted = wanted.get(&(row.member_id.as_str(), row.group_id));
+            let entry = undone::window(row, found, wanted.copied(), now);
+            undone.extend(entry.map(|it| it.about(&row.member_id).caused_by(self.cause())));
         }
         let adopted = match view.integration.unmanaged_policy.as_str() {
             "adopt" => self.adopt(&txn, view, observed, &moving).await?,

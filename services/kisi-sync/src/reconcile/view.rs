@@ -231,6 +231,27 @@ impl View {
         wanted
     }
 
+    /// When the rights of those who hold these rows should hold, by member and group.
+    pub fn wanted_of<'a>(
+        &'a self,
+        rows: impl Iterator<Item = &'a applied_grants::Model>,
+        now: i64,
+    ) -> Result<BTreeMap<(&'a str, i64), steps::Window>, DbErr> {
+        let holders: BTreeSet<&str> = rows.map(|row| row.member_id.as_str()).collect();
+        let mut wanted = BTreeMap::new();
+        if holders.is_empty() {
+            return Ok(wanted);
+        }
+        let (associations, theirs) = (self.associations()?, self.wanted_by_others());
+        let is_holder = |member: &&members::Model| holders.contains(member.member_id.as_str());
+        for member in self.members.iter().filter(is_holder) {
+            let all = wanted_by_all(member, &associations, &theirs, now)?.into_iter();
+            let id = member.member_id.as_str();
+            wanted.extend(all.map(|(group, window)| ((id, group), window)));
+        }
+        Ok(wanted)
+    }
+
     /// What would make Kisi agree. Members with work of their own under way are left out, and so
     /// is whoever was touched since `began`.
     pub fn plan(
@@ -249,11 +270,7 @@ impl View {
             let Ok(id) = MemberId::parse(&member.member_id) else {
                 continue;
             };
-            for (group, window) in steps::wanted(&member.plans()?, &associations, began) {
-                let key = (member.member_id.as_str(), group);
-                let window = theirs
-                    .get(&key)
-                    .map_or(window, |theirs| window.union(*theirs));
+            for (group, window) in wanted_by_all(member, &associations, &theirs, began)? {
                 let window = Window {
                     from: window.from.map(instant),
                     until: window.until.map(instant),
@@ -295,6 +312,25 @@ impl View {
             instant(began),
         ))
     }
+}
+
+/// Group to window, as the member's plans and the gyms that share her rights want them.
+fn wanted_by_all(
+    member: &members::Model,
+    associations: &BTreeMap<String, i64>,
+    theirs: &BTreeMap<(&str, i64), steps::Window>,
+    now: i64,
+) -> Result<BTreeMap<i64, steps::Window>, DbErr> {
+    if member.erased {
+        return Ok(BTreeMap::new());
+    }
+    let mut wanted = steps::wanted(&member.plans()?, associations, now);
+    for (group, window) in &mut wanted {
+        if let Some(theirs) = theirs.get(&(member.member_id.as_str(), *group)) {
+            *window = window.union(*theirs);
+        }
+    }
+    Ok(wanted)
 }
 
 fn mark_ours(row: &mut ObservedGrant, adopted: &BTreeSet<i64>) {

@@ -229,6 +229,24 @@ pub async fn move_all<C: ConnectionTrait>(
         .map(drop)
 }
 
+/// The window that Kisi has, unless the row was touched since it was read. The pass that found it goes
+/// on with the row, and so it does not count as touched.
+pub async fn correct_window<C: ConnectionTrait>(
+    db: &C,
+    row: &Model,
+    window: crate::steps::Window,
+) -> Result<bool, DbErr> {
+    use sea_orm::sea_query::Expr;
+    let done = Entity::update_many()
+        .col_expr(Column::ValidFrom, Expr::value(window.from))
+        .col_expr(Column::ValidUntil, Expr::value(window.until))
+        .filter(Column::Id.eq(row.id))
+        .filter(Column::UpdatedAt.eq(row.updated_at))
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected > 0)
+}
+
 /// How many rows hold the same assignment: more than one where two gyms share it.
 pub async fn holders<C: ConnectionTrait>(
     db: &C,

@@ -47,6 +47,7 @@ mod sign_up;
 mod staff;
 mod told;
 mod two_gyms;
+mod undone;
 mod unknowns;
 mod unmapped;
 mod unwritten;
