@@ -110,6 +110,7 @@ impl Engine {
             sent_at: 0,
             refused: Refused::default(),
             conflicted: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             granted_before: 0,
             lease_lost: false,
         };
@@ -335,6 +336,7 @@ impl Engine {
                 .copied()
                 .collect();
         }
+        self.count_unreplaced(attempt);
         let (changes, outcome) = (&attempt.changes, &attempt.outcome);
         let (shared, lease) = (&self.shared, &self.lease);
         if !record::settle(shared, lease, &mut attempt.snapshot, changes, outcome).await? {

@@ -130,12 +130,17 @@ impl Brake {
         self.lock().grants += 1;
     }
 
-    /// One member has lost access.
+    /// One right less.
+    pub fn removed(&self) {
+        let mut counts = self.lock();
+        counts.grants = counts.grants.saturating_sub(1);
+    }
+
+    /// One member has lost access, or may have.
     pub fn lost(&self, member: &str, class: &'static str, now: i64) {
         let mut counts = self.lock();
         counts.lost.insert((member.to_owned(), class), now);
         counts.lost.retain(|_, at| *at > now - DAY);
-        counts.grants = counts.grants.saturating_sub(1);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Losses> {
@@ -249,11 +254,13 @@ mod tests {
         for member in members(60) {
             assert!(brake.let_go(&member, "explained", now).is_some());
             brake.lost(&member, "explained", now);
+            brake.removed();
         }
         for _ in 0..50 {
             brake.gained();
             assert!(brake.let_go("m0", "explained", now).is_some());
             brake.lost("m0", "explained", now);
+            brake.removed();
         }
         assert!(brake.room(&members(300), "explained", now));
         assert!(!brake.room(&members(400), "explained", now));
@@ -276,6 +283,7 @@ mod tests {
             }
             for member in &going {
                 brake.lost(member, "unexplained", now);
+                brake.removed();
             }
             lost += going.len();
             hour += 1;

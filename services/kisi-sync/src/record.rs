@@ -24,7 +24,7 @@ pub enum Change {
     RemoveRow(i64),
     /// Who the person is at Kisi: user, ours, looked, opened by others, conflict.
     Person,
-    /// The member lost a last right for a group.
+    /// The member lost a last right for a group, or may have.
     Lost {
         class: &'static str,
     },

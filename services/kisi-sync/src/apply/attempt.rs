@@ -24,6 +24,8 @@ pub(crate) struct Attempt {
     pub refused: Refused,
     /// Groups for which Kisi said "there already" in this attempt.
     pub conflicted: BTreeSet<i64>,
+    /// Groups whose right was taken away to be given anew.
+    pub replaced: BTreeSet<i64>,
     pub background: bool,
     /// Rights given by an earlier version than the one under way: nothing that goes by this one is
     /// replaced by them.

@@ -35,9 +35,11 @@ impl Doubts {
         }))
     }
 
-    /// What was intended for the member may stand at Kisi.
+    /// What was intended for the member may stand at Kisi, and what stands by the tables may be gone.
     pub fn note(&self, member: &str) {
-        self.lock().given.insert(member.to_owned());
+        let mut doubtful = self.lock();
+        doubtful.given.insert(member.to_owned());
+        doubtful.taken.insert(member.to_owned());
     }
 
     /// What stands for the member may be gone, or be changed.

@@ -208,24 +208,46 @@ impl Engine {
             let found = self.ask(self.kisi.find_role_assignment(lane, assignment));
             if found.await?.is_none() {
                 if self.may_be_taken(&attempt.snapshot.member) {
-                    // It was removed by us, and nobody heard the answer.
-                    let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);
-                    let gone = gone.group(group).object(assignment).detail("found_gone");
-                    attempt.did(gone, self.shared.now());
-                    self.brake.wrote(group);
-                    let loss = loss(attempt, row, self.shared.now());
-                    self.count_revoke(attempt, loss);
+                    self.note_taken(attempt, row, group, assignment);
                 } else {
                     let entry = Entry::new(UNDONE).group(group).object(assignment);
                     let entry = entry.of(&attempt.snapshot.member);
                     attempt.changes.push(Change::Did(Box::new(entry)));
+                    attempt.remove_row(row);
                 }
-                attempt.remove_row(row);
                 // The last answer named it.
                 attempt.snapshot.member.tell_again();
             }
         }
         Ok(())
+    }
+
+    /// It was removed by us, and nobody heard the answer.
+    fn note_taken(&self, attempt: &mut Attempt, row: i64, group: i64, assignment: i64) {
+        let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);
+        let gone = gone.group(group).object(assignment).detail("found_gone");
+        attempt.did(gone, self.shared.now());
+        self.brake.wrote(group);
+        let loss = loss(attempt, row, self.shared.now());
+        self.count_revoke(attempt, loss);
+        attempt.remove_row(row);
+    }
+
+    /// Whether a right that may be gone is, and so was removed by us. Nobody waits for that.
+    pub(super) async fn is_taken(&self, attempt: &mut Attempt, row: i64) -> Result<bool, Trouble> {
+        let known = attempt
+            .row(row)
+            .and_then(|row| Some((row.group_id, row.assignment_id?)));
+        let Some((group, assignment)) = known else {
+            return Ok(false);
+        };
+        attempt.sends(self.shared.now());
+        let read = self.kisi.find_role_assignment(Lane::Reconcile, assignment);
+        let is_gone = self.ask_first(attempt, read).await?.is_none();
+        if is_gone {
+            self.note_taken(attempt, row, group, assignment);
+        }
+        Ok(is_gone)
     }
 
     /// Rights on groups that no row of ours accounts for.

@@ -1,5 +1,6 @@
 //! Revoking: exactly one request for a row whose id is known. A repeat is harmless, so a lost answer
-//! needs no look, unless the row is wanted again by then. The brake is asked before, and counts after.
+//! needs no look, unless the row is wanted again by then, or may not go any more. The brake is asked
+//! before, and counts after.
 
 use kisi_client::{Deletion, KisiError, KisiWrite, Lane, Turn};
 use sea_orm::TransactionTrait;
@@ -21,22 +22,51 @@ impl Engine {
         let member = attempt.snapshot.member.member_id.clone();
         let going = loss.and_then(|class| self.brake.let_go(&member, class, now));
         if let (Some(class), None) = (loss, &going) {
-            return self.hold(attempt, class).await;
+            // What went before anybody could write that down is gone already, and counts.
+            let is_gone = self.doubts.is_taken(&member) && self.is_taken(attempt, row).await?;
+            return match is_gone {
+                true => Ok(()),
+                false => self.hold(attempt, class).await,
+            };
         }
-        if self.delete(attempt, row, "revoked", Lane::Revoke).await? {
-            self.count_revoke(attempt, loss);
+        let revoked = self.delete(attempt, row, "revoked", Lane::Revoke).await;
+        match &revoked {
+            Ok(true) => self.count_revoke(attempt, loss),
+            Err(Trouble::Unreachable(error)) if error.is_outcome_unknown() => {
+                self.count_loss(attempt, loss);
+            }
+            Ok(false) | Err(_) => {}
         }
         drop(going);
-        Ok(())
+        revoked.map(drop)
     }
 
     /// One right less; a loss of access counts for the brake.
     pub(super) fn count_revoke(&self, attempt: &mut Attempt, loss: Option<&'static str>) {
         attempt.outcome.revoked += 1;
+        if loss.is_some() {
+            self.brake.removed();
+        }
+        self.count_loss(attempt, loss);
+    }
+
+    /// Written down with what is known of the right: that it is gone, or that nobody knows. Of a member
+    /// who is counted again only the last one counts.
+    fn count_loss(&self, attempt: &mut Attempt, loss: Option<&'static str>) {
         if let Some(class) = loss {
             let member = &attempt.snapshot.member.member_id;
             self.brake.lost(member, class, self.shared.now());
             attempt.changes.push(Change::Lost { class });
+        }
+    }
+
+    /// What was taken away to be given anew, and was not given, is lost like anything else.
+    pub(super) fn count_unreplaced(&self, attempt: &mut Attempt) {
+        let open = attempt.snapshot.open_groups();
+        let mut replaced = std::mem::take(&mut attempt.replaced).into_iter();
+        if replaced.any(|group| !open.contains(&group)) {
+            let class = class(attempt);
+            self.count_loss(attempt, class);
         }
     }
 
@@ -167,9 +197,16 @@ impl Engine {
 }
 
 /// The class in which it counts, if access is lost by it: a replacement is no loss, nor is what has
-/// ended by its window, and a change that a person confirmed is not counted.
+/// ended by its window.
 pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str> {
     let has_ended = |row| row_window(row).has_ended(now);
+    let is_replaced = attempt.outcome.granted > attempt.granted_before;
+    let is_loss = !is_replaced && !attempt.row(row).is_some_and(has_ended);
+    class(attempt).filter(|_| is_loss)
+}
+
+/// The class of what is lost in this attempt; a change that a person confirmed is not counted.
+fn class(attempt: &Attempt) -> Option<&'static str> {
     let member = &attempt.snapshot.member;
     let cause = member.cause().kind;
     // Who confirms a move confirms no loss, and Kisi has refused what was to come first; who approves
@@ -178,11 +215,9 @@ pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str
         member.approved && (!attempt.refused.keeps_out() || cause == members::HELD_PLAN);
     // In the background the newest version is not why.
     let is_confirmed = is_approved || (cause == "confirmed_import" && !attempt.background);
-    let is_replaced = attempt.outcome.granted > attempt.granted_before;
-    let is_loss = !is_replaced && !is_confirmed && !attempt.row(row).is_some_and(has_ended);
     let class = match member.is_explained() {
         true => "explained",
         false => "unexplained",
     };
-    is_loss.then_some(class)
+    (!is_confirmed).then_some(class)
 }

@@ -166,6 +166,7 @@ impl Engine {
                     return Ok(());
                 }
                 attempt.remove_row(row);
+                attempt.replaced.insert(group);
                 self.doubts.settle_taken(&attempt.snapshot.member.member_id);
                 attempt.outcome.windows += 1;
                 self.write(attempt).await?;

@@ -10,6 +10,7 @@ mod brake_days;
 mod bursts;
 mod by_apps;
 mod confirmed;
+mod counted;
 mod dead_keys;
 mod devices;
 mod discards;

@@ -74,6 +74,59 @@ async fn a_grant_that_could_not_be_written_down_is_looked_for_on_postgres() {
     a_grant_that_could_not_be_written_down_is_looked_for(On::Postgres).await;
 }
 
+/// No row of ours can be removed.
+const STUCK: [&str; 2] = [
+    "create trigger disk_is_full before delete on applied_grants \
+     begin select raise(abort, 'the disk is full'); end",
+    "create function disk_is_full() returns trigger language plpgsql as \
+     $$ begin raise exception 'the disk is full'; end $$; \
+     create trigger disk_is_full before delete on applied_grants for each row \
+     execute function disk_is_full()",
+];
+
+/// The tables say that she has what she should have, and she has not.
+async fn a_revoke_that_could_not_be_written_down_is_looked_for_and_counts(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let url = secrecy::SecretString::from(stage.database_url());
+    let db = kisi_sync::store::connect(&url).await.unwrap();
+    let dialect = match on {
+        On::Sqlite => 0,
+        On::Postgres => 1,
+    };
+    db.execute_unprepared(STUCK[dialect]).await.unwrap();
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    eventually("the right is gone", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 1
+    })
+    .await;
+    let postponed = "select member_id from members where pending and retry_at is not null";
+    eventually("it could not be kept", SOON, async || {
+        crate::brake::rows(&db, postponed).await == 1
+    })
+    .await;
+    stage.directory.decide(GYM, "m1", 3, &[PLAN]).await;
+    stage.consumed().await;
+    db.execute_unprepared(EMPTIED[dialect]).await.unwrap();
+    let told = stage.answer("m1", |told| told.version == 3).await;
+    assert_eq!((told.outcome.as_str(), told.grants.len()), ("granted", 1));
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    let lost = "select id from losses where member_id = 'm1'";
+    assert_eq!(crate::brake::rows(&db, lost).await, 1);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_could_not_be_written_down_is_looked_for_and_counts_on_sqlite() {
+    a_revoke_that_could_not_be_written_down_is_looked_for_and_counts(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_could_not_be_written_down_is_looked_for_and_counts_on_postgres() {
+    a_revoke_that_could_not_be_written_down_is_looked_for_and_counts(On::Postgres).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_are_held_at_once_are_in_one_plan() {
     let stage = Stage::set(On::Postgres).await;
