@@ -29,6 +29,10 @@ pub struct Observed {
     pub gone: Vec<applied_grants::Model>,
     /// Rows of ours of which Kisi has another window.
     pub moved: Vec<Moved>,
+    /// Rows of ours that stand for a user whom Kisi does not name.
+    pub of_nobody: Vec<applied_grants::Model>,
+    /// Kisi names whose right it is.
+    pub names_users: bool,
     /// Member to the groups that others opened, each with the right, for the groups that were believed.
     pub opened_by_others: BTreeMap<String, BTreeSet<(i64, i64)>>,
     /// Rights that others gave.
@@ -346,7 +350,11 @@ fn sort_in(
         until: row.valid_until,
     };
     let user = row.user_on_group(group);
+    observed.names_users |= row.assignee.is_some();
     if let Some(mine) = ours.get(&row.id) {
+        if user.is_some() && row.assignee.is_none() {
+            observed.of_nobody.push((*mine).clone());
+        }
         if let Ok(member) = MemberId::parse(&mine.member_id) {
             observed.grants.grants.push(ObservedGrant {
                 assignment: row.id,

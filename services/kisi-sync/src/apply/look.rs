@@ -17,6 +17,7 @@ use crate::error::Trouble;
 use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING};
+use crate::store::members::CHANGED;
 use crate::store::{key_checks, micros};
 use crate::undone;
 
@@ -65,6 +66,7 @@ impl Engine {
         if rows.iter().all(|row| row.kisi_user_id != user) && rights.iter().any(is_staff) {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
+        self.doubt_user(attempt, lane, user, &rights).await?;
         self.settle_unsettled(attempt, lane, user, &rights).await?;
         self.settle_moved(attempt, &rights)?;
         self.settle_missing(attempt, lane, user, &rights).await?;
@@ -79,6 +81,25 @@ impl Engine {
             self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         }
         attempt.changes.push(Change::Person);
+        Ok(())
+    }
+
+    /// Rights that name nobody may be those of a user who was deleted: then they open nothing, and the
+    /// next step makes another one.
+    async fn doubt_user(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        user: i64,
+        rights: &[RoleAssignment],
+    ) -> Result<(), Trouble> {
+        let names_nobody = rights.iter().any(|right| right.assignee.is_none());
+        if names_nobody && attempt.snapshot.member.kisi_user_id == Some(user) {
+            attempt.outcome.requests += 1;
+            if self.ask(self.kisi.find_user(lane, user)).await?.is_none() {
+                attempt.snapshot.member.person_digest = Some(CHANGED.to_owned());
+            }
+        }
         Ok(())
     }
 

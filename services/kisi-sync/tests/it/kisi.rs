@@ -314,6 +314,20 @@ impl Kisi {
         self.control("hands", &change).await;
     }
 
+    /// Deletes a user with the key's rights; unlike the control side's hand it makes an event.
+    pub async fn delete_user_by_api(&self, user: i64) {
+        let answer = self
+            .http
+            .delete(format!("{}/users/{user}", self.url()))
+            .header("authorization", format!("KISI-LOGIN {SECOND_KEY}"))
+            .header("accept", "application/json")
+            .header("content-type", "application/json")
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Puts an end on a right, as somebody does in Kisi's pages.
     pub async fn set_window_by_hand(&self, assignment: i64, until: &str) {
         let change = json!({

@@ -12,6 +12,7 @@ mod by_apps;
 mod confirmed;
 mod counted;
 mod dead_keys;
+mod deleted_users;
 mod devices;
 mod discards;
 mod drift;

@@ -1,0 +1,100 @@
+//! Staff have deleted somebody's user in Kisi, which goes on listing her rights: they open nothing.
+
+use kisi_simulator::settings::DeletedRights;
+use serde_json::json;
+use testkit::eventually;
+
+use crate::harness::{On, Running, SOON, Stage};
+use crate::kisi::GROUP;
+use crate::kisi_events;
+
+/// m1's user is gone, and her right is listed.
+async fn delete(stage: &Stage) -> i64 {
+    stage
+        .kisi
+        .set(|settings| settings.deleted_rights = DeletedRights::Stay);
+    let user = stage.kisi.user_of("m1@example.com");
+    let gone = json!({ "action": "delete_user", "user_id": user });
+    stage.kisi.by_hand(gone).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    user
+}
+
+/// The only right of hers is one of another user, who is there.
+async fn is_healed(stage: &Stage, former: i64) -> bool {
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let users = stage.kisi.users();
+    let is_of_somebody = |row: &serde_json::Value| {
+        let user = row["assignee_id"].as_i64().unwrap();
+        user != former && users.contains(&user)
+    };
+    rows.len() == 3 && rows.iter().all(is_of_somebody)
+}
+
+async fn rests(stage: &Stage, replica: &mut Running) {
+    stage.kisi.forget_requests().await;
+    let sync = replica.sync().await;
+    assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+}
+
+async fn a_deleted_user_whose_rights_are_listed_is_found_by_a_pass(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    rests(&stage, &mut replica).await;
+    let in_sync = stage.kisi.requests().await.len();
+    let former = delete(&stage).await;
+    stage.kisi.forget_requests().await;
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done", "{sync:?}");
+    assert!(is_healed(&stage, former).await);
+    stage
+        .answer("m1", |told| {
+            told.grants.len() == 1 && told.kisi_user_id.is_some_and(|user| user != former)
+        })
+        .await;
+    // Nobody else's user was asked for.
+    let requests = stage.kisi.requests().await;
+    let others = ["m2", "m3"].map(|member| stage.kisi.user_of(&format!("{member}@example.com")));
+    for user in others {
+        let of_user = format!("GET /users/{user}");
+        assert!(!requests.contains(&of_user), "{requests:?}");
+    }
+    rests(&stage, &mut replica).await;
+    assert_eq!(stage.kisi.requests().await.len(), in_sync);
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_user_whose_rights_are_listed_is_found_by_a_pass_on_sqlite() {
+    a_deleted_user_whose_rights_are_listed_is_found_by_a_pass(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_user_whose_rights_are_listed_is_found_by_a_pass_on_postgres() {
+    a_deleted_user_whose_rights_are_listed_is_found_by_a_pass(On::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_user_whose_rights_are_listed_is_found_by_kisi_s_event() {
+    let stage = Stage::set(On::Sqlite).await;
+    let (mut replica, _inlet) = kisi_events::listening(&stage, 3).await;
+    let former = stage.kisi.user_of("m1@example.com");
+    stage
+        .kisi
+        .set(|settings| settings.deleted_rights = DeletedRights::Stay);
+    stage.kisi.delete_user_by_api(former).await;
+    eventually("she has another user", SOON, async || {
+        is_healed(&stage, former).await
+    })
+    .await;
+    stage
+        .answer("m1", |told| {
+            told.grants.len() == 1 && told.kisi_user_id != Some(former)
+        })
+        .await;
+    rests(&stage, &mut replica).await;
+    replica.stop().await;
+}
