@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 const ASKED_AFTER: u32 = 2;
 /// One answer tells for so long, and for everybody, that it does.
 const ANSWER_HOLDS: Duration = Duration::from_secs(1);
+/// Any right: that it is not there is an answer like any other.
+const ANY: i64 = 1;
 
 /// One gym's.
 #[derive(Debug, Default)]
@@ -127,14 +129,23 @@ impl Engine {
         if self.pause.has_answered(ANSWER_HOLDS) {
             return Ok(());
         }
-        match self.ask(self.kisi.current_login(Lane::Revoke)).await {
-            Err(Trouble::Unreachable(error)) if !is_answer(&error) => {
-                // Before the next one who waits asks.
-                self.pause.begin();
-                Err(Trouble::Unreachable(error))
+        let login = self.ask(self.kisi.current_login(Lane::Revoke)).await;
+        let answer = match is_unanswered(&login) {
+            // That route alone may fail, and those who wait go by another one.
+            true => {
+                let right = self.kisi.find_role_assignment(Lane::Revoke, ANY);
+                self.ask(right).await.map(drop)
             }
+            false => login.map(drop),
+        };
+        if is_unanswered(&answer) {
+            // Before the next one who waits asks.
+            self.pause.begin();
+            return answer;
+        }
+        match answer {
             // Whatever it says of that, it answers.
-            Ok(_) | Err(Trouble::Refused { .. } | Trouble::Unreachable(_)) => {
+            Ok(()) | Err(Trouble::Refused { .. } | Trouble::Unreachable(_)) => {
                 self.pause.hears();
                 self.pause.end();
                 Ok(())
@@ -142,6 +153,10 @@ impl Engine {
             Err(trouble) => Err(trouble),
         }
     }
+}
+
+fn is_unanswered<T>(answer: &Result<T, Trouble>) -> bool {
+    matches!(answer, Err(Trouble::Unreachable(error)) if !is_answer(error))
 }
 
 fn is_answer(error: &KisiError) -> bool {

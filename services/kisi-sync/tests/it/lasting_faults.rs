@@ -117,13 +117,50 @@ async fn a_kisi_that_does_not_say_whose_the_key_is_answers_all_the_same() {
     replica.stop().await;
 }
 
+/// Kisi fails at one member, and at the question whether it answers; it does everything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_kisi_fails_for_good_keeps_nobody_at_a_door_waiting() {
+    let stage = Stage::set(On::Sqlite).await;
+    let replica = in_which_one_fails(&stage).await;
+    stage.kisi.fail("GET", "/login", ALWAYS, FAILS).await;
+    let before = asked(&stage, "POST /users").await;
+    testkit::eventually("she is tried all the same", SOON, async || {
+        asked(&stage, "POST /users").await > before
+    })
+    .await;
+    let soon = Duration::from_secs(5);
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.directory.decide(GYM, "m2", 3, &[PLAN]).await;
+    for (member, outcome) in [("m1", "revoked"), ("m2", "granted")] {
+        let told = stage.answer_within(soon, member, |told| told.outcome == outcome);
+        told.await;
+    }
+    replica.stop().await;
+}
+
+/// Kisi makes no user, so that one member fails for good; another has none of her rights any more.
+async fn in_which_one_fails(stage: &Stage) -> Running {
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 4).await;
+    stage.directory.decide(GYM, "m2", 2, &[]).await;
+    stage.answer("m2", |told| told.version == 2).await;
+    stage.kisi.fail("POST", "/users", ALWAYS, FAILS).await;
+    stage.directory.decide(GYM, "n1", 1, &[PLAN]).await;
+    // From the fifth on she is tried at distances of four seconds and more.
+    testkit::eventually("she fails again and again", SOON, async || {
+        asked(stage, "POST /users").await >= 5
+    })
+    .await;
+    replica
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_lasts_already_when_a_worker_begins_is_shown_until_it_ends() {
     let stage = Stage::set(On::Sqlite).await;
     let mut replica = stage.start().await;
     stage.in_sync(&mut replica, 2).await;
     replica.stop().await;
-    for (method, route) in [("DELETE", REVOKE), ("GET", "/login")] {
+    for (method, route) in [("DELETE", REVOKE), ("GET", REVOKE), ("GET", "/login")] {
         stage.kisi.fail(method, route, ALWAYS, FAILS).await;
     }
     stage.directory.decide(GYM, "m1", 2, &[]).await;
