@@ -231,7 +231,7 @@ impl Worker {
         if self.pause.is_on() || self.queues.is_empty() {
             return;
         }
-        let is_doubted = self.is_doubted();
+        let all_are_doubted = self.all_are_doubted();
         for (urgency, most) in [
             (Urgency::Revoke, REVOKES),
             (Urgency::Grant, GRANTS),
@@ -257,6 +257,7 @@ impl Worker {
                 let member = job.member.clone();
                 self.running
                     .insert(member.clone(), Running { urgency, newer });
+                let is_doubted = all_are_doubted || self.is_doubted(&member);
                 let seed = job.seed;
                 let handle = tasks.spawn(async move {
                     match is_doubted {

@@ -17,6 +17,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// At whom Kisi failed so often may be alone in that: it is asked whether it answers.
 const DOUBTED_AFTER: u32 = 2;
+/// Where it fails at so many, it is asked before anybody else is settled too. While there are fewer, that
+/// would cost each of the others a request and gain nothing.
+const ALL_AFTER: usize = 3;
 /// Whoever is alone in that is tried again after a second, doubled with each failure so many times; and
 /// not sooner than in so many seconds as there are such members, so that others have most of the pace.
 const DOUBLED_UP_TO: u32 = 6;
@@ -151,9 +154,18 @@ impl Worker {
         failing
     }
 
-    /// Whether Kisi fails again and again: it is not known of whom, or at some alone.
-    pub(super) fn is_doubted(&self) -> bool {
-        self.pause.is_long() || self.failing.values().any(|failing| failing.is_doubted())
+    /// Whether Kisi fails again and again: it is not known of whom, or at so many that it may fail at
+    /// the next one too.
+    pub(super) fn all_are_doubted(&self) -> bool {
+        let failing = self.failing.values();
+        let doubted = failing.filter(|failing| failing.is_doubted());
+        self.pause.is_long() || doubted.take(ALL_AFTER).count() == ALL_AFTER
+    }
+
+    /// Whether it has failed at this one again and again.
+    pub(super) fn is_doubted(&self, member: &str) -> bool {
+        let failing = self.failing.get(member);
+        failing.is_some_and(|failing| failing.is_doubted())
     }
 
     /// What it failed at it does again, and perhaps for the others too: they do not wait for their time.

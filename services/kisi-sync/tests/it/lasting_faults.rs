@@ -155,6 +155,24 @@ async fn in_which_one_fails(stage: &Stage) -> Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_is_one_request_while_kisi_fails_at_somebody_else() {
+    let stage = Stage::set(On::Sqlite).await;
+    let replica = in_which_one_fails(&stage).await;
+    let last = Instant::now();
+    testkit::eventually("no answer holds any more", SOON, async || {
+        last.elapsed() > Duration::from_millis(1_200)
+    })
+    .await;
+    stage.kisi.forget_requests().await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |told| told.outcome == "revoked").await;
+    let requests = stage.kisi.requests().await;
+    let is_one = requests.len() == 1 && requests[0].starts_with("DELETE /role_assignments/");
+    assert!(is_one, "{requests:?}");
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_that_lasts_already_when_a_worker_begins_is_shown_until_it_ends() {
     let stage = Stage::set(On::Sqlite).await;
     let mut replica = stage.start().await;
