@@ -47,6 +47,7 @@ pub fn user_ref(world: &World, id: i64) -> Value {
 
 fn assignee_ref(world: &World, assignee: Assignee) -> Value {
     match assignee {
+        Assignee::User(id) if world.unnamed.contains(&id) => Value::Null,
         Assignee::User(id) => user_ref(world, id),
         Assignee::Team(id) => world.teams.get(&id).map_or(
             Value::Null,

@@ -38,6 +38,9 @@ pub struct World {
     pub events: Vec<EventRow>,
     pub event_sequence: u64,
     pub emails: Vec<Email>,
+    /// Users whom the rights that they have do not name.
+    #[serde(skip)]
+    pub unnamed: BTreeSet<i64>,
     #[serde(skip)]
     index: Index,
 }

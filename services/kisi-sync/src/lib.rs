@@ -133,6 +133,7 @@ pub async fn run_at(
         workers: Workers::default(),
         passes: Passes::new(),
         readings: Passes::new(),
+        asked_for: reconcile::AskedFor::default(),
         outbox: tokio::sync::Notify::new(),
         limits: brake::limits(&config.brake),
         reconcile_every: config.reconcile_every,

@@ -31,7 +31,7 @@ pub struct Observed {
     pub moved: Vec<Moved>,
     /// Rows of ours that stand for a user whom Kisi does not name.
     pub of_nobody: Vec<applied_grants::Model>,
-    /// Kisi names whose right it is.
+    /// Kisi names users whose rights these are.
     pub names_users: bool,
     /// Member to the groups that others opened, each with the right, for the groups that were believed.
     pub opened_by_others: BTreeMap<String, BTreeSet<(i64, i64)>>,
@@ -350,7 +350,7 @@ fn sort_in(
         until: row.valid_until,
     };
     let user = row.user_on_group(group);
-    observed.names_users |= row.assignee.is_some();
+    observed.names_users |= user.is_some() && row.assignee.is_some();
     if let Some(mine) = ours.get(&row.id) {
         if user.is_some() && row.assignee.is_none() {
             observed.of_nobody.push((*mine).clone());

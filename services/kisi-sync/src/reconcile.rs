@@ -28,12 +28,14 @@ use crate::{doors, held, rebuild, rights};
 mod carry_out;
 mod conclude;
 mod correct;
+mod gone_users;
 mod key;
 mod people;
 mod sign_up;
 mod versions;
 mod view;
 
+pub use gone_users::AskedFor;
 pub use view::View;
 
 /// Failures and strange rights that a report names.
@@ -296,6 +298,8 @@ impl Pass {
         self.report.requests += observed.requests;
         self.note_unseen(&observed);
         self.correct(&view, &observed).await?;
+        let looked = self.look_for_gone_users(&kisi, &view, &observed).await;
+        self.go_on("users", looked)?;
         let view = View::read(&self.shared, view.integration).await?;
         let plan = view.plan(&observed, view.associations()?, began)?;
         let plan = self.second_look(&kisi, &view, plan).await?;

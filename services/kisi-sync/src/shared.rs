@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::ownership::Leases;
+use crate::reconcile::AskedFor;
 use crate::schedule::Passes;
 use crate::sealing::{Purpose, Sealed, Sealer, SealingError};
 use crate::store::integrations;
@@ -33,6 +34,7 @@ pub struct Shared {
     pub passes: Passes,
     /// Gyms whose rights of others are read just now, once a day.
     pub readings: Passes,
+    pub asked_for: AskedFor,
     /// Rung after a commit that left rows in the outbox.
     pub outbox: Notify,
     pub limits: access_domain::safety::Limits,

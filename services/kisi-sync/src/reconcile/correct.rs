@@ -61,7 +61,6 @@ impl Pass {
             let entry = undone::window(row, found, wanted.copied(), now);
             undone.extend(entry.map(|it| it.about(&row.member_id).caused_by(self.cause())));
         }
-        self.doubt_users(&txn, view, observed, &moving).await?;
         let adopted = match view.integration.unmanaged_policy.as_str() {
             "adopt" => self.adopt(&txn, view, observed, &moving).await?,
             _ => BTreeSet::new(),
@@ -91,30 +90,6 @@ impl Pass {
         audit::append(&txn, &self.gym, &undone, now).await?;
         txn.commit().await?;
         Ok(())
-    }
-
-    /// Whoever has a right at Kisi that names nobody may have been deleted there, and then gets nothing by
-    /// it: the user is asked for, and made anew. Where Kisi names nobody at all it says nothing.
-    async fn doubt_users<C: ConnectionTrait>(
-        &self,
-        txn: &C,
-        view: &View,
-        observed: &Observed,
-        moving: &BTreeSet<String>,
-    ) -> Result<(), ReconcileError> {
-        let rows = observed.of_nobody.iter().filter(|_| observed.names_users);
-        let users: BTreeSet<i64> = rows.map(|row| row.kisi_user_id).collect();
-        let is_doubted = |member: &&members::Model| {
-            let user = member.kisi_user_id;
-            user.is_some_and(|user| users.contains(&user)) && !moving.contains(&member.member_id)
-        };
-        let doubted = view.members.iter().filter(is_doubted);
-        let doubted: Vec<String> = doubted.map(|member| member.member_id.clone()).collect();
-        for member in &doubted {
-            members::set_person_digest(txn, &self.gym, member, members::CHANGED).await?;
-        }
-        let (cause, now) = (self.cause(), self.shared.now());
-        Ok(members::mark_pending(txn, &self.gym, &doubted, &cause, false, now).await?)
     }
 
     /// Rights that others gave to our members become ours, where the gym wants that. Answers which.

@@ -1,10 +1,11 @@
 //! Staff have deleted somebody's user in Kisi, which goes on listing her rights: they open nothing.
 
+use contracts::integration::v1 as api;
 use kisi_simulator::settings::DeletedRights;
 use serde_json::json;
 use testkit::eventually;
 
-use crate::harness::{On, Running, SOON, Stage};
+use crate::harness::{GYM, OTHER_PLAN, On, Running, SOON, Stage, set};
 use crate::kisi::GROUP;
 use crate::kisi_events;
 
@@ -96,5 +97,54 @@ async fn a_deleted_user_whose_rights_are_listed_is_found_by_kisi_s_event() {
         })
         .await;
     rests(&stage, &mut replica).await;
+    replica.stop().await;
+}
+
+/// How often Kisi was asked for this user.
+async fn asked_for(stage: &Stage, user: i64) -> usize {
+    let of_user = format!("GET /users/{user}");
+    let requests = stage.kisi.requests().await;
+    requests.iter().filter(|it| **it == of_user).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whom_a_right_does_not_name_is_asked_for_once_a_day() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    rests(&stage, &mut replica).await;
+    let user = stage.kisi.user_of("m1@example.com");
+    stage.kisi.unname(user);
+    rests(&stage, &mut replica).await;
+    assert_eq!(asked_for(&stage, user).await, 1);
+    rests(&stage, &mut replica).await;
+    assert_eq!(asked_for(&stage, user).await, 0);
+    replica.stop().await;
+}
+
+/// Two may lose their rights unasked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_covers_a_user_whom_a_right_does_not_name() {
+    let flags = [
+        ("brake-unexplained-min", "2"),
+        ("brake-unexplained-hour-percent", "0"),
+    ];
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&flags).await;
+    stage.in_sync(&mut replica, 6).await;
+    stage.kisi.unname(stage.kisi.user_of("m1@example.com"));
+    let mapping = [(OTHER_PLAN, GROUP)];
+    let preview = replica.preview(Some(&mapping)).await;
+    assert_eq!(preview.members_out, 6);
+    let request = api::SetAssociationsRequest {
+        gym_id: GYM.to_owned(),
+        associations: set(&mapping),
+        digest: Some(preview.digest),
+    };
+    replica.client.set_associations(request).await.unwrap();
+    eventually("all six are out", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.is_empty()
+    })
+    .await;
     replica.stop().await;
 }

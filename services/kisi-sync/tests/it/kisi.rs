@@ -229,6 +229,11 @@ impl Kisi {
         users.find(|user| user.email == email).unwrap().id
     }
 
+    /// No right names this user any more, who is there.
+    pub fn unname(&self, user: i64) {
+        self.simulator.shared().lock().world.unnamed.insert(user);
+    }
+
     /// The ids of all users.
     pub fn users(&self) -> Vec<i64> {
         let state = self.simulator.shared().lock();
