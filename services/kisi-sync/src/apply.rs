@@ -111,6 +111,7 @@ impl Engine {
             refused: Refused::default(),
             conflicted: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            gone_user: None,
             granted_before: 0,
             lease_lost: false,
         };

@@ -26,6 +26,8 @@ pub(crate) struct Attempt {
     pub conflicted: BTreeSet<i64>,
     /// Groups whose right was taken away to be given anew.
     pub replaced: BTreeSet<i64>,
+    /// The user whom Kisi did not know by the id in this attempt: not taken again, whoever lists it.
+    pub gone_user: Option<i64>,
     pub background: bool,
     /// Rights given by an earlier version than the one under way: nothing that goes by this one is
     /// replaced by them.

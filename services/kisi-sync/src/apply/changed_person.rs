@@ -31,6 +31,7 @@ impl Engine {
         let held = self.kisi.find_user(lane, user);
         let held = self.ask_first(attempt, held).await?;
         let Some(held) = held else {
+            attempt.gone_user = Some(user);
             return self.move_on(attempt, lane, user, person).await;
         };
         if !held.has_email(&person.email) {

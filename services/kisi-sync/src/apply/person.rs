@@ -150,6 +150,13 @@ impl Engine {
         if attempt.snapshot.integration.owner_user_id == Some(user.id) {
             return self.conflict(attempt, "kisi_staff".to_owned());
         }
+        if attempt.gone_user == Some(user.id) {
+            // Found by the e-mail and not by the id: taken, it would be doubted again at once.
+            return Err(Trouble::Refused {
+                failure: "kisi_refused",
+                code: None,
+            });
+        }
         let twin = members::Entity::find()
             .filter(members::Column::GymId.eq(&self.gym))
             .filter(members::Column::KisiUserId.eq(user.id))

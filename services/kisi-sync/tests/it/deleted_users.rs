@@ -6,7 +6,7 @@ use serde_json::json;
 use testkit::eventually;
 
 use crate::harness::{GYM, OTHER_PLAN, On, Running, SOON, Stage, set};
-use crate::kisi::GROUP;
+use crate::kisi::{Fault, GROUP};
 use crate::kisi_events;
 
 /// m1's user is gone, and her right is listed.
@@ -146,5 +146,26 @@ async fn what_was_confirmed_covers_a_user_whom_a_right_does_not_name() {
         stage.kisi.group_rows(GROUP).await.is_empty()
     })
     .await;
+    replica.stop().await;
+}
+
+/// A search by e-mail lists a user whom Kisi does not know by the id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_gone_and_found_again_is_not_gone_round_after() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    let user = stage.kisi.user_of("m1@example.com");
+    stage.kisi.unname(user);
+    let gone = Fault::Status(404);
+    stage.kisi.fail("GET", "/users/{id}", 1_000, gone).await;
+    stage.kisi.forget_requests().await;
+    let sync = replica.sync().await;
+    assert_eq!(sync.state, "done_with_failures", "{sync:?}");
+    let asked = asked_for(&stage, user).await;
+    assert!((1..=3).contains(&asked), "{asked}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 3);
+    stage.kisi.clear_faults();
+    rests(&stage, &mut replica).await;
     replica.stop().await;
 }
