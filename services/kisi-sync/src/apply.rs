@@ -140,7 +140,9 @@ impl Engine {
                 attempt.outcome.kisi_code.clone_from(code);
             }
             Some(_) => {
-                // Nothing to tell: what was done is kept, and the intent stays.
+                // Nothing to tell: what was done is kept, and the intent stays. What was taken away and
+                // not given anew is gone until somebody comes to it.
+                self.count_unreplaced(attempt);
                 self.write(attempt).await?;
                 return Err(trouble.unwrap_or(Trouble::Superseded));
             }

@@ -259,3 +259,32 @@ async fn a_right_that_was_to_be_replaced_and_is_not_given_anew_counts() {
     stage.kisi.overlook_refusals();
     replica.stop().await;
 }
+
+/// What is to come in its place cannot be written down when the old one is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 4).await;
+    let db = tables(&stage).await;
+    let broken = "create trigger broken before insert on applied_grants
+        when not exists (select 1 from applied_grants where member_id = new.member_id)
+        begin select raise(abort, 'broken'); end";
+    db.execute_unprepared(broken).await.unwrap();
+    let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
+    let mut state = stage.directory.put(GYM, "m1", 2, &[PLAN]).state.unwrap();
+    state.plans[0].valid_until = Some(wire::timestamp(until.unwrap()));
+    stage.directory.publish(&state).await;
+    let lost = ["m1 explained"];
+    eventually("it counts", SOON, async || counted(&db).await == lost).await;
+    assert!(!is_in(&stage, stage.kisi.user_of("m1@example.com")).await);
+    db.execute_unprepared("drop trigger broken").await.unwrap();
+    let told = stage.answer("m1", |told| told.version == 2).await;
+    assert_eq!(told.grants.len(), 1);
+    assert_eq!(counted(&db).await, lost);
+    replica.stop().await;
+}
