@@ -112,6 +112,7 @@ impl Engine {
             conflicted: BTreeSet::new(),
             replaced: BTreeSet::new(),
             gone_user: None,
+            delete_unanswered: false,
             granted_before: 0,
             lease_lost: false,
         };

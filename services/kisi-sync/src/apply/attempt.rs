@@ -28,6 +28,8 @@ pub(crate) struct Attempt {
     pub replaced: BTreeSet<i64>,
     /// The user whom Kisi did not know by the id in this attempt: not taken again, whoever lists it.
     pub gone_user: Option<i64>,
+    /// A DELETE was not answered: the right may be gone.
+    pub delete_unanswered: bool,
     pub background: bool,
     /// Rights given by an earlier version than the one under way: nothing that goes by this one is
     /// replaced by them.

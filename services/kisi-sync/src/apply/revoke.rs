@@ -32,9 +32,8 @@ impl Engine {
         let revoked = self.delete(attempt, row, "revoked", Lane::Revoke).await;
         match &revoked {
             Ok(true) => self.count_revoke(attempt, loss),
-            Err(Trouble::Unreachable(error)) if error.is_outcome_unknown() => {
-                self.count_loss(attempt, loss);
-            }
+            // Not where the answer to another request was lost.
+            Err(_) if attempt.delete_unanswered => self.count_loss(attempt, loss),
             Ok(false) | Err(_) => {}
         }
         drop(going);
@@ -188,6 +187,7 @@ impl Engine {
             Err(error) => {
                 if error.is_outcome_unknown() {
                     attempt.may_have_done(entry);
+                    attempt.delete_unanswered = true;
                     self.doubts.note_taken(&attempt.snapshot.member.member_id);
                 }
                 Err(self.trouble(error).await)

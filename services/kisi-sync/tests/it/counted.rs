@@ -288,3 +288,32 @@ async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {
     assert_eq!(counted(&db).await, lost);
     replica.stop().await;
 }
+
+/// Kisi refuses the DELETE, and does not answer whether the key may do that at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_loss_counts_for_nothing_where_another_answer_is_lost() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 4).await;
+    let db = tables(&stage).await;
+    let (refused, down) = (Fault::Status(403), Fault::Status(500));
+    stage.kisi.fail("DELETE", ROUTE, u64::MAX, refused).await;
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", u64::MAX, down)
+        .await;
+    out(&stage, "m1", 2).await;
+    let told = stage
+        .answer("m1", |told| {
+            told.failure.as_deref() == Some("kisi_unreachable")
+        })
+        .await;
+    assert_eq!(told.version, 2);
+    assert!(counted(&db).await.is_empty());
+    assert!(is_in(&stage, stage.kisi.user_of("m1@example.com")).await);
+    stage.kisi.clear_faults();
+    stage.answer("m1", |told| told.outcome == "revoked").await;
+    assert_eq!(counted(&db).await, ["m1 explained"]);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
