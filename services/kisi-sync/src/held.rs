@@ -10,7 +10,7 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ConnectionTrait, DatabaseConnection,
     DbBackend, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect,
     TransactionTrait,
-    sea_query::{LockType, SimpleExpr},
+    sea_query::{ExprTrait, LockType, SimpleExpr},
 };
 use sha2::{Digest, Sha256};
 
@@ -113,6 +113,13 @@ pub async fn hold<C: ConnectionTrait>(
     Ok(Some((id, held.len())))
 }
 
+/// Of whom nothing was decided since then that goes its own way: work that others have found in the
+/// background, such as a right that opens the same doors, decides nothing.
+pub fn undecided_since(then: i64) -> SimpleExpr {
+    let is_touched_before = members::Column::UpdatedAt.lt(then);
+    is_touched_before.or(members::Column::Background.eq(true))
+}
+
 /// Those of these members of whom it is so, kept from other writers until the transaction ends.
 async fn of_whom<C: ConnectionTrait>(
     db: &C,
@@ -127,7 +134,8 @@ async fn of_whom<C: ConnectionTrait>(
             .column(members::Column::MemberId)
             .filter(members::Column::GymId.eq(gym))
             .filter(members::Column::MemberId.is_in(part.iter().cloned()))
-            .filter(is_so.clone());
+            .filter(is_so.clone())
+            .order_by_asc(members::Column::MemberId);
         if db.get_database_backend() == DbBackend::Postgres {
             rows = rows.lock(LockType::Update);
         }
@@ -200,7 +208,8 @@ pub async fn release_from_all<C: ConnectionTrait>(
     gym: &str,
     ids: &[String],
 ) -> Result<(), DbErr> {
-    set(db, gym, ids, Condition::all(), None).await
+    let held = Condition::all().add(members::Column::HeldBy.is_not_null());
+    set(db, gym, ids, held, None).await
 }
 
 /// The gym's plans that wait for a person, or that a person has discarded: what they hold is not asked
@@ -428,17 +437,49 @@ mod tests {
         states
     }
 
-    /// Whoever a discarded one keeps is still kept by it.
-    #[tokio::test]
-    async fn plans_that_are_over_go_with_the_audit_log_and_discarded_ones_stand() {
+    async fn open() -> (tempfile::TempDir, DatabaseConnection) {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("kisi.db").display());
         let db = crate::store::open(&url.into()).await.unwrap();
+        (folder, db)
+    }
+
+    async fn insert(db: &DatabaseConnection, member: members::Model) {
+        let row = members::Entity::insert(member.into_active_model().reset_all());
+        row.exec_without_returning(db).await.unwrap();
+    }
+
+    /// Others found the one in the background something to do; of the other somebody has decided.
+    #[tokio::test]
+    async fn who_was_only_marked_meanwhile_is_held_and_of_whom_was_decided_is_not() {
+        let (_folder, db) = open().await;
+        for (id, updated_at, background) in [
+            ("before", 9, false),
+            ("marked", 10, true),
+            ("decided", 10, false),
+        ] {
+            let member = members::Model {
+                updated_at,
+                background,
+                ..members::Model::unheard_of("iron", id)
+            };
+            insert(&db, member).await;
+        }
+        let all = ["before", "marked", "decided"].map(str::to_owned);
+        let who = (&all[..], undecided_since(10));
+        let held = hold(&db, "iron", "grants", "drift", who, 20).await;
+        assert_eq!(held.unwrap().unwrap().1, 2);
+        let left = members::find(&db, "iron", "decided").await.unwrap();
+        assert_eq!(left.unwrap().held_by, None);
+    }
+
+    /// Whoever a discarded one keeps is still kept by it.
+    #[tokio::test]
+    async fn plans_that_are_over_go_with_the_audit_log_and_discarded_ones_stand() {
+        let (_folder, db) = open().await;
         let began = 40 * YEAR;
         for decision in ["approved", "discarded", "expired", "held"] {
-            let row = members::Model::unheard_of("iron", decision).into_active_model();
-            let inserted = members::Entity::insert(row.reset_all());
-            inserted.exec_without_returning(&db).await.unwrap();
+            insert(&db, members::Model::unheard_of("iron", decision)).await;
             let who = (&[decision.to_owned()][..], members::Column::Version.eq(0));
             let held = hold(&db, "iron", "explained", "call", who, began).await;
             let (id, _) = held.unwrap().unwrap();

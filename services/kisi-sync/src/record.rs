@@ -224,6 +224,10 @@ pub async fn settle(
     }
     if asked_again {
         member.looked = ActiveValue::Set(false);
+        if held.version == version && !outcome.stays_pending {
+            // What it was asked for besides is done.
+            member.look_cause = ActiveValue::Set(held.look_alone());
+        }
     }
     members::Entity::update_many()
         .set(member)

@@ -7,7 +7,7 @@ use access_domain::ids::MemberId;
 use access_domain::plan::{Plan, Step};
 use contracts::integration::v1::{StepFailure, SyncReport};
 use kisi_client::{HttpKisi, Lane};
-use sea_orm::{ColumnTrait, DbErr, TransactionTrait};
+use sea_orm::{DbErr, TransactionTrait};
 use tokio::sync::mpsc;
 
 use super::{NAMED, Pass, ReconcileError, View, count};
@@ -276,7 +276,7 @@ impl Pass {
             false => "drift",
         };
         let txn = self.shared.db.begin().await?;
-        let still = members::Column::UpdatedAt.lt(self.began);
+        let still = held::undecided_since(self.began);
         let held = held::hold(&txn, &self.gym, class, cause, (ids, still), now).await?;
         txn.commit().await?;
         if let Some((_, held)) = held {

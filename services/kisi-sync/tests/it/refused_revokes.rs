@@ -2,8 +2,8 @@
 
 use testkit::eventually;
 
-use crate::harness::{GYM, On, SOON, Stage};
-use crate::kisi::GROUP;
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, SOON, Stage};
+use crate::kisi::{Fault, GROUP};
 use crate::refusals::{REFUSED, look_at, rows, tables};
 
 /// It has the reason that it had, and waits for no leave.
@@ -72,5 +72,31 @@ async fn a_revoke_that_kisi_refused_is_not_unexplained_when_staff_ask_for_a_look
     assert_eq!(rows(&db, &by_look).await, 0);
     // Her next look is as anybody's: nothing explains what it would take.
     assert!(replica.held_plans().await.is_empty());
+    replica.stop().await;
+}
+
+/// What a look finds after the version that it was asked for besides is the look's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_besides_a_version_has_its_own_cause_once_that_is_done() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&[("kisi-request-timeout", "5s")]).await;
+    stage.in_sync(&mut replica, 2).await;
+    let right = stage.answer("m1", |_| true).await.grants[0].assignment_id;
+    let wait = Fault::Wait;
+    stage.kisi.fail("POST", "/role_assignments", 1, wait).await;
+    let both = [PLAN, OTHER_PLAN];
+    stage.directory.decide(GYM, "m1", 2, &both).await;
+    stage.kisi.one_is_held_back(0).await;
+    stage.kisi.remove_by_hand(right).await;
+    look_at(&mut replica, "m1").await;
+    stage.kisi.clear_faults();
+    eventually("her right is back", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 2
+    })
+    .await;
+    let db = tables(&stage).await;
+    let by_look = "select entry from audit where entry like '%\"granted\"%' \
+        and entry like '%SyncMember%'";
+    eventually("it is logged", SOON, async || rows(&db, by_look).await == 1).await;
     replica.stop().await;
 }

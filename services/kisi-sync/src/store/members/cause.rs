@@ -83,8 +83,13 @@ impl Model {
 
     /// Whether it is done because somebody asked for a look, and not by the newest version.
     pub fn is_look(&self) -> bool {
-        let look = self.look_cause.as_deref();
-        look.is_some_and(|text| !text.contains(BESIDES))
+        self.asked().is_some_and(|look| !look.besides)
+    }
+
+    /// The look that was asked for, as `look_cause` keeps it where nothing else is under way.
+    pub fn look_alone(&self) -> Option<String> {
+        let look = self.asked()?;
+        look.cause.stored(look.asked_at)
     }
 
     /// Whether a look was asked for this reason, even if besides what is under way.
