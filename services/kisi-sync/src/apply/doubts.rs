@@ -6,15 +6,23 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sea_orm::{ActiveValue, ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Engine;
 use crate::snapshot::Snapshot;
 use crate::store::applied_grants;
 use crate::store::members::{self, LEASE_LOST};
 
+/// So few are asked for at once before they are held: what was sent and not written down is one request or
+/// a few, and who waits to be held is in the way of revokes that may go.
+const ASKED_AT_ONCE: usize = 4;
+
 /// One gym's.
-#[derive(Debug, Default)]
-pub struct Doubts(Mutex<Doubtful>);
+#[derive(Debug)]
+pub struct Doubts {
+    doubtful: Mutex<Doubtful>,
+    asking: Semaphore,
+}
 
 #[derive(Debug, Default)]
 struct Doubtful {
@@ -29,10 +37,22 @@ struct Doubtful {
 impl Doubts {
     /// Of these somebody may have removed a right who did not live to write it down.
     pub fn of(waiting: Vec<String>) -> Self {
-        Self(Mutex::new(Doubtful {
-            taken: waiting.into_iter().collect(),
-            ..Doubtful::default()
-        }))
+        Self {
+            doubtful: Mutex::new(Doubtful {
+                taken: waiting.into_iter().collect(),
+                ..Doubtful::default()
+            }),
+            asking: Semaphore::new(ASKED_AT_ONCE),
+        }
+    }
+
+    /// The leave to ask Kisi for a right that may be gone before it is held; None where enough are asked
+    /// for already, and this one is held as if it stood.
+    pub(super) fn ask_for(&self, member: &str) -> Option<SemaphorePermit<'_>> {
+        let may = self
+            .is_taken(member)
+            .then(|| self.asking.try_acquire().ok());
+        may.flatten()
     }
 
     /// What was intended for the member may stand at Kisi, and what stands by the tables may be gone.
@@ -57,7 +77,7 @@ impl Doubts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Doubtful> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -23,11 +23,12 @@ impl Engine {
         let going = loss.and_then(|class| self.brake.let_go(&member, class, now));
         if let (Some(class), None) = (loss, &going) {
             // What went before anybody could write that down is gone already, and counts.
-            let is_gone = self.doubts.is_taken(&member) && self.is_taken(attempt, row).await?;
-            return match is_gone {
-                true => Ok(()),
-                false => self.hold(attempt, class).await,
-            };
+            if let Some(_asked) = self.doubts.ask_for(&member)
+                && self.is_taken(attempt, row).await?
+            {
+                return Ok(());
+            }
+            return self.hold(attempt, class).await;
         }
         let revoked = self.delete(attempt, row, "revoked", Lane::Revoke).await;
         match &revoked {
