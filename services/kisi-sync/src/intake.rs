@@ -4,6 +4,7 @@
 //! intent waits in the table.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use contracts::membership::v1::MembershipStatusChanged;
 use contracts::subjects;
@@ -30,10 +31,11 @@ pub async fn receive(
         Ok(desired) => desired,
         Err(field) => return Disposition::reject(format!("{field} makes no sense")),
     };
+    let read_from = Instant::now();
     match desired::store(&shared, &desired).await {
         Ok(Stored::Stale | Stored::Answered) => Disposition::Done,
         Ok(Stored::Intent(snapshot)) => {
-            let job = Job::event(&desired.member, *snapshot);
+            let job = Job::event(&desired.member, *snapshot, read_from);
             shared.workers.wake(&desired.gym, job);
             Disposition::Done
         }

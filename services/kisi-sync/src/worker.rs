@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinSet};
@@ -69,6 +69,8 @@ struct Worker {
     engine: Option<Engine>,
     queues: Queues,
     running: HashMap<String, Running>,
+    /// When an attempt ended last, or others may have been at work here.
+    last_ended: Instant,
     /// At whom Kisi fails.
     failing: HashMap<String, Failing>,
     /// Woken while they were in work.
@@ -209,6 +211,9 @@ impl Worker {
             // By the time that it is used it is long stale, and there may be many.
             job.seed = None;
         }
+        // The wake comes after its commit: an attempt at this member may have written and ended since
+        // the intake read what it brings. At whomever it was, to read again is a few milliseconds.
+        job.seed = job.seed.filter(|seed| seed.read_from > self.last_ended);
         if let Some(running) = self.running.get(&job.member) {
             if job.is_change {
                 running.newer.notify_one();
@@ -258,7 +263,7 @@ impl Worker {
                 self.running
                     .insert(member.clone(), Running { urgency, newer });
                 let is_doubted = all_are_doubted || self.is_doubted(&member);
-                let seed = job.seed;
+                let seed = job.seed.map(|seed| seed.snapshot);
                 let handle = tasks.spawn(async move {
                     match is_doubted {
                         true => engine.settle_doubted(&job.member, seed).await,
@@ -283,6 +288,7 @@ impl Worker {
             return;
         };
         let running = self.running.remove(&member);
+        self.last_ended = Instant::now();
         let urgency = running.map_or(Urgency::Grant, |running| running.urgency);
         let outcome = match result {
             Some(Ok(outcome)) => {

@@ -1,6 +1,7 @@
 //! Members with work, the most urgent first, each in the queue once.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -19,21 +20,29 @@ pub enum Urgency {
     Background,
 }
 
+/// A member as the intake has read her.
+#[derive(Debug)]
+pub(super) struct Seed {
+    pub(super) snapshot: Snapshot,
+    /// Nothing of it was read before.
+    pub(super) read_from: Instant,
+}
+
 /// A member to look at.
 #[derive(Debug)]
 pub struct Job {
     pub(super) member: String,
     pub(super) urgency: Urgency,
     /// As just committed; used only if nothing stands in between.
-    pub(super) seed: Option<Snapshot>,
+    pub(super) seed: Option<Seed>,
     /// Something was decided about the member, just now.
     pub(super) is_change: bool,
     pub(super) reply: Option<mpsc::UnboundedSender<Settled>>,
 }
 
 impl Job {
-    /// From the intake.
-    pub fn event(member: &str, snapshot: Snapshot) -> Self {
+    /// From the intake, which began to read at this instant.
+    pub fn event(member: &str, snapshot: Snapshot, read_from: Instant) -> Self {
         let closes = snapshot.member.plans == "[]"
             || snapshot
                 .rows
@@ -46,7 +55,10 @@ impl Job {
             } else {
                 Urgency::Grant
             },
-            seed: Some(snapshot),
+            seed: Some(Seed {
+                snapshot,
+                read_from,
+            }),
             is_change: true,
             reply: None,
         }

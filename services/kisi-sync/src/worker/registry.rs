@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use sea_orm::DbErr;
@@ -118,6 +119,7 @@ impl Workers {
             engine: None,
             queues: Queues::default(),
             running: HashMap::new(),
+            last_ended: Instant::now(),
             failing: HashMap::new(),
             again: HashMap::new(),
             replies: HashMap::new(),

@@ -11,10 +11,17 @@ use contracts::integration::v1 as api;
 use contracts::kisi::v1::kisi_sync_service_client::KisiSyncServiceClient;
 use event_bus::{Bus, NatsSettings};
 use futures_util::{Stream, StreamExt};
+use kisi_client::{ConnectionSettings, KisiConnection};
 use kisi_simulator::settings::{LimiterModel, Settings};
 use kisi_sync::config::Config;
+use kisi_sync::ownership::Leases;
+use kisi_sync::reconcile::AskedFor;
+use kisi_sync::schedule::Passes;
+use kisi_sync::sealing::Sealer;
+use kisi_sync::shared::{Pacers, Shared};
+use kisi_sync::worker::Workers;
 use sea_orm::ConnectionTrait;
-use service_runtime::clock::Clock;
+use service_runtime::clock::{Clock, SystemClock};
 use service_runtime::grpc::{ServiceChannel, service_channel};
 use service_runtime::identity::ServiceToken;
 use service_runtime::settings;
@@ -182,6 +189,45 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(kisi_sync::run_at(config, clock, shutdown.clone()));
         self.served(grpc, shutdown, task).await
+    }
+
+    /// What the parts of a replica share, and nothing that runs: a test moves them one by one.
+    pub async fn parts(&self) -> Arc<Shared> {
+        let config: Config = settings::read(self.arguments(0, &[])).unwrap();
+        let channel = |url: &str| {
+            let token = ServiceToken::from_file(&self.token_file).unwrap();
+            service_channel("TEST", url, SOON, token).unwrap()
+        };
+        let connection = ConnectionSettings {
+            request_timeout: SOON,
+            ..ConnectionSettings::new(
+                self.kisi.url().parse().unwrap(),
+                &config.kisi.kisi_integration_name,
+                &config.kisi.kisi_integration_contact,
+            )
+        };
+        let db = kisi_sync::store::open(&config.database_url).await.unwrap();
+        let (id, ttl) = ("test".to_owned(), 4 * SOON);
+        Arc::new(Shared {
+            leases: Leases::new(db.clone(), id, String::new(), ttl),
+            db,
+            bus: self.bus.clone(),
+            clock: Arc::new(SystemClock),
+            sealer: Sealer::parse(&config.sealing_keys).unwrap(),
+            kisi: KisiConnection::new(connection).unwrap(),
+            pacers: Pacers::new(config.kisi.kisi_requests_per_second),
+            directory: kisi_sync::directory::Directory::new(channel(&self.directory_url)),
+            workers: Workers::default(),
+            passes: Passes::new(),
+            readings: Passes::new(),
+            asked_for: AskedFor::default(),
+            outbox: tokio::sync::Notify::new(),
+            limits: kisi_sync::brake::limits(&config.brake),
+            reconcile_every: config.reconcile_every,
+            events_url: None,
+            request_timeout: SOON,
+            outage_shows_after: config.kisi.kisi_outage_shows_after,
+        })
     }
 
     /// A replica as a process of its own, to be killed.

@@ -24,6 +24,7 @@ mod key_health;
 mod kisi;
 mod kisi_events;
 mod lasting_faults;
+mod late_wakes;
 mod leases;
 mod looks;
 mod lost_groups;
