@@ -121,6 +121,12 @@ impl Attempt {
         self.is_refused(failure, code);
     }
 
+    /// The right stays as it is.
+    pub(super) fn keeps_window(&mut self, row: i64, code: Option<String>) {
+        self.refused.rows.insert(row);
+        self.is_refused("kisi_refused", code);
+    }
+
     /// What is told of a refusal.
     pub(super) fn is_refused(&mut self, failure: &'static str, code: Option<String>) {
         self.outcome.failure = Some(failure);

@@ -14,6 +14,8 @@ const HOLDS: Duration = Duration::from_secs(24 * 3_600);
 pub struct Manners {
     /// When a window that was to be changed in place was seen to stay as it was.
     windows_stay: Mutex<Option<Instant>>,
+    /// Of whoever takes a right away to give it anew.
+    pub(super) replacing: tokio::sync::Mutex<()>,
 }
 
 impl Manners {

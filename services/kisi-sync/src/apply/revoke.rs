@@ -207,7 +207,7 @@ pub(super) fn loss(attempt: &Attempt, row: i64, now: i64) -> Option<&'static str
 }
 
 /// The class of what is lost in this attempt; a change that a person confirmed is not counted.
-fn class(attempt: &Attempt) -> Option<&'static str> {
+pub(super) fn class(attempt: &Attempt) -> Option<&'static str> {
     let member = &attempt.snapshot.member;
     let cause = member.cause().kind;
     // Who confirms a move confirms no loss, and Kisi has refused what was to come first; who approves

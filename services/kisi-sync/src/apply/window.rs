@@ -3,8 +3,10 @@
 use kisi_client::model::{NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane, Turn};
 use sea_orm::TransactionTrait;
+use tokio::sync::MutexGuard;
 
 use super::grant::granting;
+use super::revoke::class;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -158,6 +160,16 @@ impl Engine {
             Err(error) if error.is_already_exists() || error.is_unprocessable() => {
                 attempt.remove_row(new);
                 self.write(attempt).await?;
+                let _alone = self.replaces_alone(attempt).await?;
+                // Kisi may refuse the new one when the old one is gone: only as many are put to that as
+                // may lose access.
+                let (member, now) = (attempt.snapshot.member.member_id.clone(), self.shared.now());
+                let class = class(attempt);
+                let going = class.and_then(|class| self.brake.let_go(&member, class, now));
+                if class.is_some() && going.is_none() {
+                    attempt.keeps_window(row, error.code().map(str::to_owned));
+                    return Ok(());
+                }
                 let lane = Lane::Revoke;
                 let is_gone = self
                     .delete_at_kisi(attempt, group, assignment, "replaced", lane)
@@ -174,6 +186,10 @@ impl Engine {
                     .insert(attempt, group, window, user, INTENDED, None)
                     .await?;
                 self.grant(attempt, new, group, lane).await?;
+                if attempt.refused.groups.contains(&group) {
+                    self.count_unreplaced(attempt);
+                }
+                drop(going);
                 let made = attempt.row(new).and_then(|row| row.assignment_id);
                 match made {
                     Some(made) => self.tell_holders(attempt, (assignment, made), window).await,
@@ -182,6 +198,17 @@ impl Engine {
                 }
             }
             Err(error) => self.grant_failed(attempt, new, group, error).await,
+        }
+    }
+
+    /// One at a time takes a right away to give it anew: that door is shut until the second request, which
+    /// would wait behind the first ones of all others.
+    async fn replaces_alone(&self, attempt: &Attempt) -> Result<MutexGuard<'_, ()>, Trouble> {
+        tokio::select! {
+            alone = self.manners.replacing.lock() => Ok(alone),
+            () = self.stop.cancelled() => Err(Trouble::NotOwner),
+            () = self.key.over() => Err(Trouble::Paused),
+            () = self.overtaken(attempt) => Err(Trouble::Superseded),
         }
     }
 

@@ -260,6 +260,50 @@ async fn a_right_that_was_to_be_replaced_and_is_not_given_anew_counts() {
     replica.stop().await;
 }
 
+/// The same Kisi. Past the line nobody's right is put to that, and the end moves when there is room again:
+/// a pass has a line of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_line_no_right_is_taken_away_to_be_given_anew() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let line = [
+        ("brake-explained-min", "2"),
+        ("brake-explained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&line).await;
+    stage.in_sync(&mut replica, 6).await;
+    let db = tables(&stage).await;
+    let until = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let until = until.checked_add(SignedDuration::from_hours(5)).unwrap();
+    let route = "/role_assignments";
+    for (member, is_lost) in [("m1", true), ("m2", true), ("m3", false), ("m4", false)] {
+        let refusal = Fault::Status(403);
+        stage.kisi.fail_after(1, "POST", route, 1, refusal).await;
+        stage.kisi.forget_requests().await;
+        let mut state = stage.directory.put(GYM, member, 2, &[PLAN]).state.unwrap();
+        state.plans[0].valid_until = Some(wire::timestamp(until));
+        stage.directory.publish(&state).await;
+        let told = stage.answer(member, |told| told.version == 2).await;
+        assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
+        assert_eq!(told.grants.is_empty(), is_lost, "{told:?}");
+        let writes = stage.kisi.writes().await;
+        let is_taken = writes.iter().any(|write| write.starts_with("DELETE"));
+        assert_eq!(is_taken, is_lost, "{writes:?}");
+        stage.kisi.clear_faults();
+    }
+    assert_eq!(counted(&db).await, ["m1 explained", "m2 explained"]);
+    assert_eq!(replica.sync().await.state, "done");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let ends = rows.iter().filter_map(|row| row["valid_until"].as_str());
+    let moved = ends.filter(|end| end.parse().ok() == Some(until)).count();
+    assert_eq!((rows.len(), moved), (6, 4), "{rows:?}");
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
 /// What is to come in its place cannot be written down when the old one is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {

@@ -201,6 +201,24 @@ impl Kisi {
         writes.next().unwrap().request_body.clone()
     }
 
+    /// How many rights were gone at once, of those that were taken away and given anew.
+    pub fn most_shut(&self) -> i32 {
+        let state = self.simulator.shared().lock();
+        let done = state
+            .log
+            .since(0)
+            .filter(|entry| entry.status.is_some_and(|status| status < 300));
+        let shut = done.scan(0, |shut, entry| {
+            *shut += match entry.method.as_str() {
+                "DELETE" => 1,
+                "POST" => -1,
+                _ => 0,
+            };
+            Some(*shut)
+        });
+        shut.max().unwrap_or_default()
+    }
+
     /// Every exchange was valid against openapi.yaml, and none came too fast.
     pub async fn assert_nothing_was_refused(&self) {
         let state = self.simulator.shared().lock();

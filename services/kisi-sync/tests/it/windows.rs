@@ -142,6 +142,35 @@ async fn of_two_rights_of_ours_for_the_same_the_pass_removes_one() {
     replica.stop().await;
 }
 
+/// However many are replaced at once, and however urgently.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_rights_that_are_replaced_one_at_a_time_is_gone() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 12).await;
+    let until = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let until = until.checked_add(SignedDuration::from_hours(5)).unwrap();
+    let until = wire::timestamp(until);
+    for number in 1..=12 {
+        let member = format!("m{number}");
+        let mut state = stage.directory.put(GYM, &member, 2, &[PLAN]).state.unwrap();
+        state.plans[0].valid_until = Some(until);
+        stage.directory.publish(&state).await;
+    }
+    for number in 1..=12 {
+        let member = format!("m{number}");
+        let told = stage.answer(&member, |told| told.version == 2).await;
+        assert_eq!(told.grants[0].valid_until, Some(until));
+    }
+    assert_eq!(stage.kisi.most_shut(), 1);
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 12);
+    replica.stop().await;
+}
+
 /// A door that our own repair has shut does not wait behind everything else that a pass repairs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_a_pass_takes_away_to_give_it_anew_is_given_before_all_that_waits() {
