@@ -13,6 +13,10 @@ use crate::backoff::Backoff;
 use crate::connect::Bus;
 use crate::feed::{HEARTBEAT, OpenError, Opened};
 
+/// How long the server answers one request for messages. A process that stands still is sent what it has
+/// asked for, also what was not acknowledged in time and has others who would handle it; not beyond this.
+const ASKED_FOR: Duration = Duration::from_secs(10);
+
 /// In which order messages of one subject are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ordering {
@@ -153,7 +157,7 @@ pub(crate) async fn open(bus: Bus, config: ConsumerConfig) -> Result<Opened, Ope
         .stream()
         .max_messages_per_batch(config.concurrency)
         .heartbeat(HEARTBEAT)
-        .expires(Duration::from_secs(30))
+        .expires(ASKED_FOR)
         .messages()
         .await
         .map_err(|error| OpenError::not_now("the consumer cannot be read", error))?;
