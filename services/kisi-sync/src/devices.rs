@@ -324,7 +324,7 @@ impl<'a> Phones<'a> {
         listed(self.shared, self.gym, &self.member).await
     }
 
-    async fn withdraw(&self, login: i64, call: &str) -> Result<(), Status> {
+    pub async fn withdraw(&self, login: i64, call: &str) -> Result<(), Status> {
         let sent_at = self.shared.now();
         let gone = self.kisi.delete_login(Lane::Grant.into(), login).await;
         gone.map_err(refusal::kisi)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use contracts::access::v1::{Action, Alert, UnlockRequest, UnlockResponse};
 use kisi_client::model;
 use kisi_client::{HttpKisi, KisiError, KisiWrite, Lane, Pacer};
-use sea_orm::{ActiveValue, EntityTrait, TransactionTrait};
+use sea_orm::{EntityTrait, TransactionTrait};
 use secrecy::SecretString;
 use tonic::Status;
 
@@ -65,10 +65,10 @@ pub async fn unlock(
     let asked = attempt.clone().request("POST /locks/{id}/unlock", &fields);
     let mut is_second = false;
     let (attempt, answer) = loop {
-        let secret = match find_login(shared, gym, id, user).await? {
-            Some(secret) => secret,
+        let login = match find_login(shared, gym, id, user).await? {
+            Some(login) => login,
             None => match make_login(shared, &integration, member.clone(), user, actor).await? {
-                Some(secret) => secret,
+                Some(login) => login,
                 None => {
                     let message = "Kisi knows another person by your e-mail: the gym has to look.";
                     let answer = refused("identity_conflict", message, None);
@@ -76,15 +76,14 @@ pub async fn unlock(
                 }
             },
         };
-        let kisi = as_member(shared, user, secret);
+        let kisi = as_member(shared, user, login.secret);
         let sent_at = shared.now();
         let answer = kisi
             .unlock(Lane::Grant.into(), request.lock_id, &door)
             .await;
         if matches!(&answer, Err(error) if error.status() == Some(401)) {
             // The login is gone at Kisi, and so no door was opened by it.
-            member_logins::Entity::delete_by_id((gym.clone(), id.clone()))
-                .exec(&shared.db)
+            member_logins::forget(&shared.db, gym, id, login.id)
                 .await
                 .map_err(refusal::store)?;
             if !is_second {
@@ -139,12 +138,18 @@ fn as_member(shared: &Shared, user: i64, secret: SecretString) -> HttpKisi {
     HttpKisi::new(shared.kisi.clone(), secret, pacer)
 }
 
+/// The member's own.
+struct OwnLogin {
+    id: i64,
+    secret: SecretString,
+}
+
 async fn find_login(
     shared: &Shared,
     gym: &str,
     member: &str,
     user: i64,
-) -> Result<Option<SecretString>, Status> {
+) -> Result<Option<OwnLogin>, Status> {
     let found = member_logins::Entity::find_by_id((gym.to_owned(), member.to_owned()))
         .one(&shared.db)
         .await
@@ -156,21 +161,25 @@ async fn find_login(
         key_id: row.sealing_key_id,
         bytes: row.sealed_secret,
     };
-    shared
+    let opened = shared
         .sealer
-        .open(Purpose::MemberLogin, gym, member, &sealed)
-        .map(Some)
-        .map_err(|error| refusal::internal(&error))
+        .open(Purpose::MemberLogin, gym, member, &sealed);
+    let secret = opened.map_err(|error| refusal::internal(&error))?;
+    Ok(Some(OwnLogin {
+        id: row.login_id,
+        secret,
+    }))
 }
 
-/// A login of the member's own; None where it would be another person's.
+/// A login of the member's own; None where it would be another person's. Of two that are made at once, by a
+/// member who taps twice, the one that is kept first stays, and both open by it.
 async fn make_login(
     shared: &Shared,
     integration: &integrations::Model,
     member: members::Model,
     user: i64,
     actor: &str,
-) -> Result<Option<SecretString>, Status> {
+) -> Result<Option<OwnLogin>, Status> {
     let gym = &integration.gym_id;
     let id = member.member_id.clone();
     let kisi = shared
@@ -188,28 +197,30 @@ async fn make_login(
         .sealer
         .seal(Purpose::MemberLogin, gym, &id, &made.secret, rand::random())
         .map_err(|error| refusal::internal(&error))?;
-    let row = member_logins::ActiveModel {
-        gym_id: ActiveValue::Set(gym.clone()),
-        member_id: ActiveValue::Set(id.clone()),
-        kisi_user_id: ActiveValue::Set(user),
-        login_id: ActiveValue::Set(made.login.id),
-        sealed_secret: ActiveValue::Set(sealed.bytes),
-        sealing_key_id: ActiveValue::Set(sealed.key_id),
-        created_at: ActiveValue::Set(shared.now()),
+    let row = member_logins::Model {
+        gym_id: gym.clone(),
+        member_id: id.clone(),
+        kisi_user_id: user,
+        login_id: made.login.id,
+        sealed_secret: sealed.bytes,
+        sealing_key_id: sealed.key_id,
+        created_at: shared.now(),
     };
     let written = async {
         let txn = shared.db.begin().await?;
-        member_logins::Entity::delete_by_id((gym.clone(), id))
-            .exec(&txn)
-            .await?;
-        member_logins::Entity::insert(row)
-            .exec_without_returning(&txn)
-            .await?;
+        let is_kept = member_logins::keep(&txn, row).await?;
         audit::append(&txn, gym, &[entry], shared.now()).await?;
-        txn.commit().await
+        txn.commit().await?;
+        Ok(is_kept)
     };
-    written.await.map_err(refusal::store)?;
-    Ok(Some(made.secret))
+    if written.await.map_err(refusal::store)? {
+        return Ok(Some(OwnLogin {
+            id: made.login.id,
+            secret: made.secret,
+        }));
+    }
+    phones.withdraw(made.login.id, "Unlock").await?;
+    find_login(shared, gym, &id, user).await
 }
 
 fn explain(error: &KisiError) -> UnlockResponse {

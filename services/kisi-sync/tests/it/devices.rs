@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use tonic::Code;
 
 use crate::harness::{GYM, On, PLAN, Running, Stage};
-use crate::kisi::GROUP;
+use crate::kisi::{Fault, GROUP};
 
 fn phone(member: &str, model: &str) -> EnrolDeviceRequest {
     EnrolDeviceRequest {
@@ -296,4 +296,45 @@ async fn a_login_that_is_gone_at_kisi_is_made_anew_by_the_next_unlock() {
     let made = writes.iter().filter(|write| *write == "POST /logins");
     assert_eq!(made.count(), 2, "{writes:?}");
     replica.stop().await;
+}
+
+/// A member who taps twice at the first door.
+async fn two_first_unlocks_at_once_open_by_one_login(on: On) {
+    let stage = Stage::set(on).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    let unlock = front_door(&mut replica, "m1").await;
+    let before = stage.kisi.held_back();
+    stage.kisi.fail("POST", "/logins", 1, Fault::Wait).await;
+    let taps = (0..2).map(|_| {
+        let (mut client, unlock) = (replica.client.clone(), unlock.clone());
+        tokio::spawn(async move { client.unlock(unlock).await })
+    });
+    let taps: Vec<_> = taps.collect();
+    stage.kisi.one_is_held_back(before).await;
+    stage.kisi.clear_faults();
+    for tap in taps {
+        let opened = tap.await.unwrap().unwrap().into_inner();
+        assert!(opened.unlocked, "{opened:?}");
+    }
+    assert_eq!(stage.kisi.logins("m1@example.com").len(), 1);
+    stage.kisi.forget_requests().await;
+    let opened = replica.client.unlock(unlock).await.unwrap().into_inner();
+    assert!(opened.unlocked, "{opened:?}");
+    let writes = stage.kisi.writes().await;
+    assert!(
+        writes.iter().all(|write| write.ends_with("/unlock")),
+        "{writes:?}"
+    );
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_first_unlocks_at_once_open_by_one_login_on_sqlite() {
+    two_first_unlocks_at_once_open_by_one_login(On::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_first_unlocks_at_once_open_by_one_login_on_postgres() {
+    two_first_unlocks_at_once_open_by_one_login(On::Postgres).await;
 }
