@@ -90,7 +90,8 @@ impl Worker {
         let mut tasks: JoinSet<Result<Outcome, Trouble>> = JoinSet::new();
         let mut members: HashMap<Id, String> = HashMap::new();
         self.reload().await;
-        self.scan().await;
+        // Whatever was put off: what it waited for may have been of another process or key.
+        self.scan(i64::MAX).await;
         while !self.stop.is_cancelled() {
             self.dispatch(&mut tasks, &mut members);
             tokio::select! {
@@ -99,10 +100,10 @@ impl Worker {
                 Some(ended) = tasks.join_next_with_id() => self.ended(ended, &mut members).await,
                 Some(wake) = wakes.recv() => match wake {
                     Wake::Job(job) => self.take(*job),
-                    Wake::Scan => self.scan().await,
+                    Wake::Scan => self.scan(self.shared.now()).await,
                     Wake::Reload => {
                         self.reload().await;
-                        self.scan().await;
+                        self.scan(self.shared.now()).await;
                     }
                 },
                 () = tokio::time::sleep(LOOK_EVERY), if !self.queues.is_empty() => {}
@@ -165,7 +166,8 @@ impl Worker {
         }
     }
 
-    async fn scan(&mut self) {
+    /// Finds the members with work that is due by then.
+    async fn scan(&mut self, due: i64) {
         if self.engine.is_none() {
             // The gym may have been set up through another replica, while it changed hands.
             self.reload().await;
@@ -173,10 +175,9 @@ impl Worker {
         if self.engine.is_none() || self.pause.is_on() {
             return;
         }
-        let now = self.shared.now();
-        match members::list_due(&self.shared.db, &self.gym, now, SCAN_AT_ONCE).await {
-            Ok(due) => {
-                for due in due {
+        match members::list_due(&self.shared.db, &self.gym, due, SCAN_AT_ONCE).await {
+            Ok(members) => {
+                for due in members {
                     if self.running.contains_key(&due.member_id) {
                         continue;
                     }

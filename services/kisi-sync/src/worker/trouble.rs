@@ -178,6 +178,10 @@ impl Worker {
     }
 
     async fn postpone(&self, member: &str, by: Duration) {
+        if self.again.contains_key(member) {
+            // Something newer waits to be tried at once, and would be put off with this by a kill.
+            return;
+        }
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         let set = members::ActiveModel {
             retry_at: sea_orm::ActiveValue::Set(Some(self.shared.now().saturating_add(by))),

@@ -34,6 +34,24 @@ async fn a_revoke_that_kisi_refused_is_not_unexplained_when_a_pass_tries_it_agai
     replica.stop().await;
 }
 
+/// It is put off for an hour, and whoever works on the gym from now on does not know for what.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_that_kisi_refused_is_tried_again_after_a_restart() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 3).await;
+    let route = "/role_assignments/{id}";
+    stage.kisi.fail("DELETE", route, 1, REFUSED).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |answer| answer.version == 2).await;
+    assert_eq!(told.failure.as_deref(), Some("kisi_refused"));
+    replica.stop().await;
+    let replica = stage.start().await;
+    stage.answer("m1", |told| told.outcome == "revoked").await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    replica.stop().await;
+}
+
 /// Staff look at whoever has a right that should be gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoke_that_kisi_refused_is_not_unexplained_when_staff_ask_for_a_look() {
