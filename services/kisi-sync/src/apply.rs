@@ -45,6 +45,7 @@ mod look;
 mod manners;
 mod pause;
 mod person;
+mod replacing;
 mod revoke;
 mod window;
 
@@ -111,6 +112,7 @@ impl Engine {
             refused: Refused::default(),
             conflicted: BTreeSet::new(),
             replaced: BTreeSet::new(),
+            replacing: None,
             gone_user: None,
             delete_unanswered: false,
             granted_before: 0,

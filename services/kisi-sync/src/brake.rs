@@ -5,7 +5,7 @@
 //! the one worker of the gym and is read from them when it starts.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use access_domain::safety::{self, Class, Counts, Limits, Verdict};
 use sea_orm::{ColumnTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder};
@@ -91,14 +91,17 @@ impl Brake {
 
     /// Lets one more member lose access, if that may be. Until what is answered is dropped the
     /// member counts as going: many may be on their way at once.
-    pub fn let_go(&self, member: &str, class: &'static str, now: i64) -> Option<Going<'_>> {
+    pub fn let_go(self: &Arc<Self>, member: &str, class: &'static str, now: i64) -> Option<Going> {
         let mut counts = self.lock();
         if !counts.room(&[member.to_owned()], class, now, &self.limits) {
             return None;
         }
         let key = (member.to_owned(), class);
         counts.going.insert(key.clone());
-        Some(Going { brake: self, key })
+        Some(Going {
+            brake: Arc::clone(self),
+            key,
+        })
     }
 
     /// Whether all of these may lose access together. A member counts once in an hour.
@@ -182,12 +185,12 @@ impl Losses {
 }
 
 /// A member who was let go.
-pub struct Going<'a> {
-    brake: &'a Brake,
+pub struct Going {
+    brake: Arc<Brake>,
     key: (String, &'static str),
 }
 
-impl Drop for Going<'_> {
+impl Drop for Going {
     fn drop(&mut self) {
         self.brake.lock().going.remove(&self.key);
     }
@@ -205,8 +208,8 @@ fn class_of(word: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn brake(grants: u64) -> Brake {
-        Brake {
+    fn brake(grants: u64) -> Arc<Brake> {
+        Arc::new(Brake {
             limits: Limits::default(),
             counts: Mutex::new(Losses {
                 lost: BTreeMap::new(),
@@ -214,7 +217,7 @@ mod tests {
                 grants,
                 writes: BTreeMap::new(),
             }),
-        }
+        })
     }
 
     fn members(n: usize) -> Vec<String> {

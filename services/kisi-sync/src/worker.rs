@@ -220,6 +220,9 @@ impl Worker {
                 running.newer.notify_one();
             }
             job.seed = None;
+            if let Some(known) = self.again.get(&job.member) {
+                job.urgency = job.urgency.min(known.urgency);
+            }
             self.again.insert(job.member.clone(), job);
         } else {
             self.queues.push(job);

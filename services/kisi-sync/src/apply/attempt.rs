@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use kisi_client::Lane;
 use kisi_client::model::RoleAssignment;
 
+use super::replacing::Replacing;
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::{Change, Outcome};
@@ -26,6 +27,8 @@ pub(crate) struct Attempt {
     pub conflicted: BTreeSet<i64>,
     /// Groups whose right was taken away to be given anew.
     pub replaced: BTreeSet<i64>,
+    /// While one of them is not given yet.
+    pub replacing: Option<Replacing>,
     /// The user whom Kisi did not know by the id in this attempt: not taken again, whoever lists it.
     pub gone_user: Option<i64>,
     /// A DELETE was not answered: the right may be gone.
@@ -121,10 +124,15 @@ impl Attempt {
         self.is_refused(failure, code);
     }
 
-    /// The right stays as it is.
+    /// The right stays as it is; when it has ended it may go, and is given anew.
     pub(super) fn keeps_window(&mut self, row: i64, code: Option<String>) {
+        let ends = self.row(row).and_then(|row| row.valid_until);
         self.refused.rows.insert(row);
         self.is_refused("kisi_refused", code);
+        if let Some(ends) = ends {
+            self.outcome.stays_pending = true;
+            self.outcome.retry_at = Some(ends);
+        }
     }
 
     /// What is told of a refusal.

@@ -1,10 +1,12 @@
 //! What a gym's Kisi was seen not to do, where no page of it tells: so that it is not asked in vain each
 //! time. In memory alone, since whoever has forgotten it asks once more.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::replacing::Replaced;
 
 /// Kisi may do tomorrow what it does not do today.
 const HOLDS: Duration = Duration::from_secs(24 * 3_600);
@@ -14,8 +16,8 @@ const HOLDS: Duration = Duration::from_secs(24 * 3_600);
 pub struct Manners {
     /// When a window that was to be changed in place was seen to stay as it was.
     windows_stay: Mutex<Option<Instant>>,
-    /// Of whoever takes a right away to give it anew.
-    pub(super) replacing: tokio::sync::Mutex<()>,
+    /// What came of rights that were taken away to be given anew; whoever does that has it.
+    pub(super) replaced: Arc<tokio::sync::Mutex<Replaced>>,
 }
 
 impl Manners {

@@ -2,9 +2,12 @@
 //! needs no look, unless the row is wanted again by then, or may not go any more. The brake is asked
 //! before, and counts after.
 
+use std::collections::BTreeSet;
+
 use kisi_client::{Deletion, KisiError, KisiWrite, Lane, Turn};
 use sea_orm::TransactionTrait;
 
+use super::replacing::Replacing;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -52,7 +55,7 @@ impl Engine {
 
     /// Written down with what is known of the right: that it is gone, or that nobody knows. Of a member
     /// who is counted again only the last one counts.
-    fn count_loss(&self, attempt: &mut Attempt, loss: Option<&'static str>) {
+    pub(super) fn count_loss(&self, attempt: &mut Attempt, loss: Option<&'static str>) {
         if let Some(class) = loss {
             let member = &attempt.snapshot.member.member_id;
             self.brake.lost(member, class, self.shared.now());
@@ -62,9 +65,14 @@ impl Engine {
 
     /// What was taken away to be given anew, and was not given, is lost like anything else.
     pub(super) fn count_unreplaced(&self, attempt: &mut Attempt) {
-        let open = attempt.snapshot.open_groups();
-        let mut replaced = std::mem::take(&mut attempt.replaced).into_iter();
-        if replaced.any(|group| !open.contains(&group)) {
+        let open: BTreeSet<i64> = attempt.snapshot.open_groups().into_iter().collect();
+        let replaced = std::mem::take(&mut attempt.replaced);
+        let replacing = attempt.replacing.take();
+        let mut gone = replaced.difference(&open);
+        if let Some(group) = gone.next() {
+            if attempt.refused.groups.contains(group) {
+                replacing.into_iter().for_each(Replacing::is_refused);
+            }
             let class = class(attempt);
             self.count_loss(attempt, class);
         }
@@ -145,20 +153,7 @@ impl Engine {
     }
 
     /// DELETE; answers whether it is gone. Only a limit leaves it standing.
-    pub(super) async fn delete_at_kisi(
-        &self,
-        attempt: &mut Attempt,
-        group: i64,
-        assignment: i64,
-        action: &'static str,
-        lane: Lane,
-    ) -> Result<bool, Trouble> {
-        let turn = self.turn(attempt, lane).await?;
-        self.delete_in_turn(attempt, turn, group, assignment, action)
-            .await
-    }
-
-    async fn delete_in_turn(
+    pub(super) async fn delete_in_turn(
         &self,
         attempt: &mut Attempt,
         turn: Turn,

@@ -3,10 +3,8 @@
 use kisi_client::model::{NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane, Turn};
 use sea_orm::TransactionTrait;
-use tokio::sync::MutexGuard;
 
 use super::grant::granting;
-use super::revoke::class;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -131,9 +129,7 @@ impl Engine {
         let Some(old) = attempt.row(row) else {
             return Ok(());
         };
-        let (group, Some(assignment)) = (old.group_id, old.assignment_id) else {
-            return Ok(());
-        };
+        let group = old.group_id;
         let new = self
             .insert(attempt, group, window, user, INTENDED, None)
             .await?;
@@ -160,55 +156,10 @@ impl Engine {
             Err(error) if error.is_already_exists() || error.is_unprocessable() => {
                 attempt.remove_row(new);
                 self.write(attempt).await?;
-                let _alone = self.replaces_alone(attempt).await?;
-                // Kisi may refuse the new one when the old one is gone: only as many are put to that as
-                // may lose access.
-                let (member, now) = (attempt.snapshot.member.member_id.clone(), self.shared.now());
-                let class = class(attempt);
-                let going = class.and_then(|class| self.brake.let_go(&member, class, now));
-                if class.is_some() && going.is_none() {
-                    attempt.keeps_window(row, error.code().map(str::to_owned));
-                    return Ok(());
-                }
-                let lane = Lane::Revoke;
-                let is_gone = self
-                    .delete_at_kisi(attempt, group, assignment, "replaced", lane)
-                    .await?;
-                if !is_gone {
-                    return Ok(());
-                }
-                attempt.remove_row(row);
-                attempt.replaced.insert(group);
-                self.doubts.settle_taken(&attempt.snapshot.member.member_id);
-                attempt.outcome.windows += 1;
-                self.write(attempt).await?;
-                let new = self
-                    .insert(attempt, group, window, user, INTENDED, None)
-                    .await?;
-                self.grant(attempt, new, group, lane).await?;
-                if attempt.refused.groups.contains(&group) {
-                    self.count_unreplaced(attempt);
-                }
-                drop(going);
-                let made = attempt.row(new).and_then(|row| row.assignment_id);
-                match made {
-                    Some(made) => self.tell_holders(attempt, (assignment, made), window).await,
-                    // The next steps grant it, ahead of all other work.
-                    None => Ok(()),
-                }
+                let code = error.code().map(str::to_owned);
+                self.replace_old_first(attempt, row, window, code).await
             }
             Err(error) => self.grant_failed(attempt, new, group, error).await,
-        }
-    }
-
-    /// One at a time takes a right away to give it anew: that door is shut until the second request, which
-    /// would wait behind the first ones of all others.
-    async fn replaces_alone(&self, attempt: &Attempt) -> Result<MutexGuard<'_, ()>, Trouble> {
-        tokio::select! {
-            alone = self.manners.replacing.lock() => Ok(alone),
-            () = self.stop.cancelled() => Err(Trouble::NotOwner),
-            () = self.key.over() => Err(Trouble::Paused),
-            () = self.overtaken(attempt) => Err(Trouble::Superseded),
         }
     }
 
@@ -245,14 +196,15 @@ impl Engine {
     }
 
     /// What was done to a right that several gyms hold is in the rows of all of them.
-    async fn tell_holders(
+    pub(super) async fn tell_holders(
         &self,
         attempt: &mut Attempt,
         (from, to): (i64, i64),
         window: Window,
     ) -> Result<(), Trouble> {
         self.write(attempt).await?;
-        let is_shared = attempt.snapshot.shared.contains_key(&from);
+        // While an old right goes and a new one comes others may have taken up the old one.
+        let is_shared = from != to || attempt.snapshot.shared.contains_key(&from);
         if is_shared {
             let organization = attempt.snapshot.integration.organization();
             let (db, now) = (&self.shared.db, self.shared.now());

@@ -39,9 +39,15 @@ impl Pass {
         let is_still = |row: &&applied_grants::Model| !moving.contains(&row.member_id);
         let mut undone = Vec::new();
         for row in observed.gone.iter().filter(is_still) {
-            applied_grants::Entity::delete_by_id(row.id)
+            // Another gym that holds it too may have moved it to another right meanwhile.
+            let removed = applied_grants::Entity::delete_many()
+                .filter(applied_grants::Column::Id.eq(row.id))
+                .filter(applied_grants::Column::UpdatedAt.eq(row.updated_at))
                 .exec(&txn)
                 .await?;
+            if removed.rows_affected == 0 {
+                continue;
+            }
             let entry = Entry::new(UNDONE).about(&row.member_id).group(row.group_id);
             let entry = entry.object(row.assignment_id.unwrap_or_default());
             undone.push(entry.caused_by(self.cause()));

@@ -247,6 +247,19 @@ pub async fn correct_window<C: ConnectionTrait>(
     Ok(done.rows_affected > 0)
 }
 
+/// The rows that hold this assignment, whoever's they are.
+pub async fn of_assignment<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+    assignment: i64,
+) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::AssignmentId.eq(assignment))
+        .all(db)
+        .await
+}
+
 /// How many rows hold the same assignment: more than one where two gyms share it.
 pub async fn holders<C: ConnectionTrait>(
     db: &C,

@@ -304,6 +304,143 @@ async fn past_the_line_no_right_is_taken_away_to_be_given_anew() {
     replica.stop().await;
 }
 
+/// These get an end, all at once.
+async fn end_in_five_hours(stage: &Stage, members: &[&str]) {
+    let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
+    let until = wire::timestamp(until.unwrap());
+    for member in members {
+        let mut state = stage.directory.put(GYM, member, 2, &[PLAN]).state.unwrap();
+        state.plans[0].valid_until = Some(until);
+        stage.directory.publish(&state).await;
+    }
+}
+
+/// Kisi says of each new right that there is one already, whether there is or not: what became of the old
+/// one is only known after some looks, and until then its member is on the way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_new_right_is_doubtful_takes_room_from_the_next() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let line = [
+        ("brake-explained-min", "2"),
+        ("brake-explained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&line).await;
+    stage.in_sync(&mut replica, 8).await;
+    let db = tables(&stage).await;
+    let conflict = Fault::Status(409);
+    let route = "/role_assignments";
+    stage.kisi.fail("POST", route, u64::MAX, conflict).await;
+    let members = ["m1", "m2", "m3", "m4", "m5", "m6"];
+    end_in_five_hours(&stage, &members).await;
+    for member in members {
+        stage.answer(member, |told| told.version == 2).await;
+    }
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 6);
+    assert_eq!(counted(&db).await.len(), 2);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+/// The same for a DELETE whose answer is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_was_to_be_replaced_counts_where_its_delete_is_not_answered() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 4).await;
+    let db = tables(&stage).await;
+    let lost = Fault::ResetAfterApplying;
+    stage.kisi.fail("DELETE", ROUTE, 1, lost).await;
+    // She is not looked for while Kisi says nothing.
+    stage
+        .kisi
+        .fail("GET", "/role_assignments", u64::MAX, Fault::Hang)
+        .await;
+    end_in_five_hours(&stage, &["m1"]).await;
+    eventually("it counts", SOON, async || {
+        counted(&db).await == ["m1 explained"]
+    })
+    .await;
+    stage.kisi.clear_faults();
+    let told = stage
+        .answer("m1", |told| told.version == 2 && told.failure.is_none())
+        .await;
+    assert!(told.grants[0].valid_until.is_some(), "{told:?}");
+    replica.stop().await;
+}
+
+/// Kisi gives none of them anew, and no line is needed to see that.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_three_refusals_in_a_row_no_right_is_taken_away_to_be_given_anew() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 8).await;
+    let route = "/role_assignments";
+    for (number, left) in [(1, 7), (2, 6), (3, 5), (4, 5), (5, 5)] {
+        let refusal = Fault::Status(403);
+        stage.kisi.fail_after(1, "POST", route, 1, refusal).await;
+        let member = format!("m{number}");
+        end_in_five_hours(&stage, &[&member]).await;
+        let told = stage.answer(&member, |told| told.version == 2).await;
+        assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
+        assert_eq!(stage.kisi.group_rows(GROUP).await.len(), left);
+        stage.kisi.clear_faults();
+    }
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
+/// Past the line she keeps the end that she has; once that is over nothing more can be taken from her.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_window_was_kept_is_let_in_anew_when_it_has_ended() {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let line = [
+        ("brake-explained-min", "0"),
+        ("brake-explained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&line).await;
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let at = |seconds| {
+        let at = now.checked_add(SignedDuration::from_secs(seconds));
+        wire::timestamp(at.unwrap())
+    };
+    stage.in_sync(&mut replica, 1).await;
+    let decide = async |member: &str, version, until| {
+        let mut state = stage.directory.put(GYM, member, version, &[PLAN]);
+        let state = state.state.as_mut().unwrap();
+        state.plans[0].valid_until = Some(until);
+        stage.directory.publish(state).await;
+        stage.answer(member, |told| told.version == version).await
+    };
+    let given = decide("m2", 1, at(8)).await;
+    assert_eq!(given.outcome, "granted");
+    let kept = decide("m2", 2, at(3_600)).await;
+    assert_eq!(kept.failure.as_deref(), Some("kisi_refused"), "{kept:?}");
+    assert_eq!(kept.grants, given.grants);
+    let anew = stage
+        .answer("m2", |told| {
+            told.version == 2 && told.failure.is_none() && !told.grants.is_empty()
+        })
+        .await;
+    assert_eq!(anew.grants[0].valid_until, Some(at(3_600)));
+    replica.stop().await;
+}
+
 /// What is to come in its place cannot be written down when the old one is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {
