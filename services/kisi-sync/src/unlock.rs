@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use tonic::Status;
 
 use crate::audit::{self, Entry};
-use crate::devices::Phones;
+use crate::devices::{Phones, UNLOCK};
 use crate::sealing::{Purpose, Sealed};
 use crate::shared::Shared;
 use crate::store::members::{self, Cause};
@@ -39,7 +39,7 @@ pub async fn unlock(
         .ok_or_else(|| Status::not_found("there is no such member"))?;
     let attempt = Entry::new("unlocked")
         .about(id)
-        .caused_by(Cause::new("call", "Unlock", Some(actor)))
+        .caused_by(Cause::new("call", UNLOCK, Some(actor)))
         .object(request.lock_id);
     let Some(user) = member.kisi_user_id else {
         let answer = refused("other", "You have no access at the door yet.", None);
@@ -190,7 +190,7 @@ async fn make_login(
     let Some(login) = phones.new_login("Gymflow", "unlock", "server").await? else {
         return Ok(None);
     };
-    let Some((made, entry)) = phones.make(&login, "login_made", "Unlock").await? else {
+    let Some((made, entry)) = phones.make(&login, "login_made", UNLOCK).await? else {
         return Ok(None);
     };
     let sealed = shared
@@ -219,7 +219,7 @@ async fn make_login(
             secret: made.secret,
         }));
     }
-    phones.withdraw(made.login.id, "Unlock").await?;
+    phones.withdraw(made.login.id, UNLOCK).await?;
     find_login(shared, gym, &id, user).await
 }
 

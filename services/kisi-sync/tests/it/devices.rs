@@ -277,6 +277,27 @@ async fn a_phone_needs_a_name_and_a_member_whom_kisi_knows() {
     replica.stop().await;
 }
 
+/// Phones that others enrolled are not ours to choose from; a member at a door does not wait for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_opens_for_whoever_has_forty_logins_that_are_not_ours() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 1).await;
+    for i in 1..=40 {
+        enrol(&mut replica, "m1", &format!("P{i}")).await;
+    }
+    let url = SecretString::from(stage.database_url());
+    let db = store::connect(&url).await.unwrap();
+    db.execute_unprepared("delete from devices").await.unwrap();
+    let refused = replica.client.enrol_device(phone("m1", "P41")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+    let unlock = front_door(&mut replica, "m1").await;
+    let opened = replica.client.unlock(unlock).await.unwrap().into_inner();
+    assert!(opened.unlocked, "{opened:?}");
+    assert_eq!(stage.kisi.logins("m1@example.com").len(), 40);
+    replica.stop().await;
+}
+
 /// Staff withdrew it in Kisi's pages, or Kisi dropped it for a forty-first: the member at the door is let
 /// in all the same.
 #[tokio::test(flavor = "multi_thread")]
