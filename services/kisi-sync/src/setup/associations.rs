@@ -7,6 +7,7 @@ use kisi_client::{HttpKisi, KisiRead, Lane};
 use sea_orm::TransactionTrait;
 use tonic::Status;
 
+use super::preview::stored;
 use super::{NewPass, Setup};
 use crate::store::integrations;
 use crate::{doors, integration_state as state, refusal};
@@ -78,10 +79,10 @@ impl Setup {
             return Err(refusal::missing_step("no place is selected (SelectPlace)"));
         }
         let set = Self::parse(associations)?;
-        let digest = self.confirmed(gym, digest).await?;
+        let digest = self.confirmed(gym, digest, &set).await?;
         let kisi = self.kisi(&row)?;
         self.require_groups(&kisi, &set).await?;
-        let text = serde_json::to_string(&set).map_err(|error| refusal::internal(&error))?;
+        let text = stored(&set)?;
         let pass = NewPass {
             activation: "associations",
             digest,

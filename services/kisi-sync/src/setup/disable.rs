@@ -26,7 +26,7 @@ impl Setup {
         match access {
             "keep" => {}
             "revoke" => {
-                let digest = self.confirmed(gym, digest).await?;
+                let digest = self.confirmed(gym, digest, &BTreeMap::new()).await?;
                 let kisi = self.kisi(&row)?;
                 let planned = self.plan_of(row.clone(), &kisi, &BTreeMap::new()).await?;
                 if digest != Some(planned.plan.digest()) {

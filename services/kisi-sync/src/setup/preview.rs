@@ -64,7 +64,7 @@ impl Setup {
         preview.seconds = seconds as i64;
         let plan = planned.plan.digest();
         preview.digest = digest(gym, &plan, &preview)?;
-        self.keep(gym, &preview.digest, plan).await?;
+        self.keep(gym, &preview.digest, plan, &set).await?;
         Ok(preview)
     }
 
@@ -100,34 +100,53 @@ impl Setup {
         })
     }
 
-    async fn keep(&self, gym: &str, digest: &str, plan_digest: String) -> Result<(), Status> {
+    async fn keep(
+        &self,
+        gym: &str,
+        digest: &str,
+        plan_digest: String,
+        set: &BTreeMap<String, i64>,
+    ) -> Result<(), Status> {
         let row = previews::Model {
             digest: digest.to_owned(),
             gym_id: gym.to_owned(),
             plan_digest,
             shown_at: self.shared.now(),
+            associations: stored(set)?,
         };
         previews::put(&self.shared.db, row)
             .await
             .map_err(refusal::store)
     }
 
-    /// The plan that staff confirm by the digest of what they were shown.
+    /// The plan that staff confirm by the digest of what they were shown of these associations.
     pub(super) async fn confirmed(
         &self,
         gym: &str,
         digest: Option<String>,
+        set: &BTreeMap<String, i64>,
     ) -> Result<Option<String>, Status> {
         let Some(digest) = digest.filter(|digest| !digest.is_empty()) else {
             return Ok(None);
         };
-        let plan = previews::find_plan(&self.shared.db, gym, &digest)
+        let preview = previews::find(&self.shared.db, gym, &digest)
             .await
             .map_err(refusal::store)?;
-        plan.map(Some).ok_or_else(|| {
+        let preview = preview.ok_or_else(|| {
             Status::aborted("digest: no such preview was shown in the last two days; preview again")
-        })
+        })?;
+        if preview.associations != stored(set)? {
+            return Err(Status::aborted(
+                "digest: that preview was of other associations than these; preview once more",
+            ));
+        }
+        Ok(Some(preview.plan_digest))
     }
+}
+
+/// As `integrations.associations` keeps them.
+pub(super) fn stored(set: &BTreeMap<String, i64>) -> Result<String, Status> {
+    serde_json::to_string(set).map_err(|error| refusal::internal(&error))
 }
 
 /// Of everything that is shown but the instant at which the rights of others were read.

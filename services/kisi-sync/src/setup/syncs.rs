@@ -30,7 +30,8 @@ impl Setup {
                 "the Kisi key does not work any more: save another one (RotateApiKey)",
             ));
         }
-        let digest = self.confirmed(gym, digest).await?;
+        let set = row.associations().map_err(refusal::store)?;
+        let digest = self.confirmed(gym, digest, &set).await?;
         let pass = NewPass {
             activation: if row.activated { "staff" } else { "first" },
             digest,

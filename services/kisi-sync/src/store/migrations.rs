@@ -12,6 +12,7 @@ mod key_checks;
 mod kisi_events;
 mod lease_epochs;
 mod people;
+mod previewed_associations;
 mod replicas;
 mod rights;
 mod sign_up;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(rights::Rights),
             Box::new(lease_epochs::LeaseEpochs),
             Box::new(former_users::FormerUsers),
+            Box::new(previewed_associations::PreviewedAssociations),
         ]
     }
 

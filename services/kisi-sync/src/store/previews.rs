@@ -14,6 +14,8 @@ pub struct Model {
     /// Of the plan alone, which a pass compares with its own.
     pub plan_digest: String,
     pub shown_at: i64,
+    /// What it was of, as `integrations.associations` keeps it.
+    pub associations: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -24,7 +26,7 @@ impl ActiveModelBehavior for ActiveModel {}
 /// Keeps it; shown once more, it is as new.
 pub async fn put<C: ConnectionTrait>(db: &C, row: Model) -> Result<(), DbErr> {
     let overwrite = OnConflict::column(Column::Digest)
-        .update_columns([Column::PlanDigest, Column::ShownAt])
+        .update_columns([Column::PlanDigest, Column::ShownAt, Column::Associations])
         .to_owned();
     Entity::insert(row.into_active_model().reset_all())
         .on_conflict(overwrite)
@@ -33,16 +35,14 @@ pub async fn put<C: ConnectionTrait>(db: &C, row: Model) -> Result<(), DbErr> {
         .map(drop)
 }
 
-/// The plan behind a digest that was shown to this gym.
-pub async fn find_plan<C: ConnectionTrait>(
+/// The one that was shown to this gym with this digest.
+pub async fn find<C: ConnectionTrait>(
     db: &C,
     gym: &str,
     digest: &str,
-) -> Result<Option<String>, DbErr> {
+) -> Result<Option<Model>, DbErr> {
     let found = Entity::find_by_id(digest.to_owned()).one(db).await?;
-    Ok(found
-        .filter(|preview| preview.gym_id == gym)
-        .map(|preview| preview.plan_digest))
+    Ok(found.filter(|preview| preview.gym_id == gym))
 }
 
 /// Forgets those of before `line`.

@@ -2,6 +2,7 @@
 
 use contracts::integration::v1 as api;
 use serde_json::json;
+use tonic::Code;
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage, set};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
@@ -116,6 +117,49 @@ async fn a_preview_that_was_overtaken_confirms_nothing() {
     let plan = replica.plan_held().await;
     assert_eq!((plan.class.as_str(), plan.revokes), ("unexplained", 4));
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 4);
+    replica.stop().await;
+}
+
+/// Whoever confirms has seen who gets in by this very mapping, and not by another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_confirms_no_other_mapping_than_its_own() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    for member in ["m1", "m2"] {
+        stage.directory.decide(GYM, member, 1, &[PLAN]).await;
+    }
+    stage.set_up(&mut replica).await;
+    replica.associate(&[(PLAN, GROUP)]).await.unwrap();
+    let shown = replica.preview(None).await;
+    assert_eq!(shown.grants, 2);
+    // Somebody else takes the wrong group meanwhile.
+    replica.associate(&[(PLAN, OTHER_GROUP)]).await.unwrap();
+    let start = |digest: &str| api::StartSyncRequest {
+        gym_id: GYM.to_owned(),
+        digest: Some(digest.to_owned()),
+    };
+    let refused = replica.client.start_sync(start(&shown.digest)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    assert!(refused.message().contains("other associations"));
+    let change = |mapping: &[(&str, i64)], digest: &str| api::SetAssociationsRequest {
+        gym_id: GYM.to_owned(),
+        associations: set(mapping),
+        digest: Some(digest.to_owned()),
+    };
+    let another = change(&[(OTHER_PLAN, GROUP)], &shown.digest);
+    let refused = replica.client.set_associations(another).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
+    let held = replica.integration().await.associations;
+    assert_eq!(held, set(&[(PLAN, OTHER_GROUP)]));
+    assert!(stage.kisi.writes().await.is_empty());
+
+    let change = change(&[(PLAN, GROUP)], &shown.digest);
+    replica.client.set_associations(change).await.unwrap();
+    let started = replica.client.start_sync(start(&shown.digest)).await;
+    let sync = replica.ended(&started.unwrap().into_inner().sync_id).await;
+    assert_eq!(sync.state, "done");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
     replica.stop().await;
 }
 

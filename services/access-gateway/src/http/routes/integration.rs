@@ -141,7 +141,7 @@ async fn list_groups(
 }
 
 /// Replaces the whole set of associations. It applies at once after the first sync; before it
-/// nothing is written to Kisi. 409 when the digest no longer fits.
+/// nothing is written to Kisi. 409 when the digest is of no preview of these associations.
 #[utoipa::path(put, path = "/api/v1/gyms/{gym}/integration/associations", tag = "integration",
     params(("gym" = String, Path, description = "The gym")),
     request_body = PutAssociationsBody,
