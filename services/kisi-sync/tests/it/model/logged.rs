@@ -27,6 +27,7 @@ pub struct Done {
     pub removed: BTreeSet<i64>,
     /// Those that it removed, and whose answer was lost.
     pub removed_unheard: BTreeSet<i64>,
+    /// Rights that open something: Kisi may say of one that has ended that it is not there.
     pub standing: BTreeSet<i64>,
 }
 
@@ -37,7 +38,7 @@ impl Done {
         for right in super::judge::ours(truth, seen) {
             let member = truth.member_of(&right.email).map(str::to_owned);
             done.made.insert(right.row.id, (right.group, member));
-            if right.gone.is_none() {
+            if super::judge::stands(right) {
                 done.standing.insert(right.row.id);
             }
         }
