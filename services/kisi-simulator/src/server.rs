@@ -124,7 +124,7 @@ fn decide(
     let answer = if admitted {
         fault = state.faults.take(method.as_str(), template);
         match fault {
-            Some(kind) if !kind.applies() => faulty(kind),
+            Some(kind) if !kind.applies() => faulty(kind, &state.settings, arrived),
             _ => {
                 let request = Request {
                     authorization,
@@ -140,7 +140,7 @@ fn decide(
                     &mut events,
                 );
                 match fault {
-                    Some(FaultKind::UnavailableAfterApplying) => faulty(FaultKind::Unavailable),
+                    Some(FaultKind::UnavailableAfterApplying) => unavailable(),
                     Some(FaultKind::ShortPage) => paging::shortened(done, false),
                     Some(FaultKind::ShortList) => paging::shortened(done, true),
                     _ => done,
@@ -330,14 +330,18 @@ fn refusal(settings: &Settings, now: Timestamp) -> Answer {
     }
 }
 
-fn faulty(kind: FaultKind) -> Answer {
+fn unavailable() -> Answer {
+    Answer::error(503, "000503", "Service unavailable.")
+}
+
+fn faulty(kind: FaultKind, settings: &Settings, now: Timestamp) -> Answer {
     match kind {
-        FaultKind::TooMany => Answer::error(429, "000429", "Too many requests."),
+        FaultKind::TooMany => refusal(settings, now),
         FaultKind::Forbidden => Answer::forbidden(),
         FaultKind::NotFound => Answer::error(404, "000404", "Not found."),
         FaultKind::Conflict => Answer::error(409, "000409", "Conflict."),
         FaultKind::BadGateway | FaultKind::Html => Answer::html(502, "Bad Gateway"),
-        FaultKind::Unavailable => Answer::error(503, "000503", "Service unavailable."),
+        FaultKind::Unavailable => unavailable(),
         FaultKind::EmptyBody => Answer::empty(500),
         _ => Answer::error(500, "ffffff", "An unexpected error occurred."),
     }

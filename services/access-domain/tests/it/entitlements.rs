@@ -61,6 +61,34 @@ fn a_recurring_membership_has_no_end() {
     assert_eq!(now.changes_at, None);
 }
 
+/// The provider begins the new period at midnight and charges for it in the morning.
+#[test]
+fn between_a_renewal_and_its_charge_the_door_is_open() {
+    let paid = |event: &str, invoice: &str, when| {
+        let paid = fact(event, Kind::PaymentSucceeded, when).invoice(invoice);
+        paid.subscription("sub_ms").amount(3500)
+    };
+    let midnight = at("2026-03-01T00:00:00Z");
+    let morning = at("2026-03-01T08:30:00Z");
+    let before = paid("e1", "in_1", at("2026-02-01T08:30:00Z"));
+    let renewed = fact("e2", Kind::SubscriptionChanged, midnight).subscription("sub_ms");
+    let known = |of: Vec<Fact>| facts("m", vec![with(membership("ms", "gym", &["m"]), of)]);
+    let in_between = known(vec![before.clone(), renewed.clone()]);
+    for now in [
+        at("2026-02-28T23:59:59Z"),
+        midnight,
+        at("2026-03-01T03:00:00Z"),
+        at("2026-03-01T08:29:59Z"),
+    ] {
+        let decided = entitle(&in_between, &rules(), now);
+        assert_eq!(plans_of(&decided), ["gym"], "{now}");
+        assert_eq!(decided.plans[0].valid_until, None, "{now}: no end at Kisi");
+        assert_eq!(decided.changes_at, None, "{now}");
+    }
+    let charged = known(vec![before, renewed, paid("e3", "in_2", morning)]);
+    assert_eq!(plans_of(&entitle(&charged, &rules(), morning)), ["gym"]);
+}
+
 #[test]
 fn a_pause_closes_from_its_first_day_to_the_first_day_back() {
     let mut paused = membership("ms", "gym", &["m"]);

@@ -10,6 +10,7 @@
 //! `KISI_BUSY_PASSES` (3). `KISI_FAULTS_SEED` says what changes when.
 
 mod answers;
+mod audit;
 mod busy;
 mod desk;
 mod gyms;

@@ -4,17 +4,22 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use kisi_client::{
-    ConnectionSettings, HttpKisi, KisiConnection, KisiRead, Lane, Pacer, PacerSettings,
+    ConnectionSettings, Deletion, HttpKisi, KisiConnection, KisiError, KisiRead, KisiWrite, Lane,
+    Pacer, PacerSettings,
 };
-use kisi_simulator::settings::{LimiterModel, Settings};
+use kisi_simulator::faults::{Fault, FaultKind};
+use kisi_simulator::settings::{LimiterModel, RefusalBody, RetryAfter, Settings};
 use kisi_simulator::{Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
 use crate::surface::{Seeded, call_everything};
 
 const KEY: &str = "owner-key";
+/// No user has this id.
+const NOBODY: i64 = 987_654_321;
 
 async fn started(settings: Settings) -> (Simulator, Seeded) {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -143,6 +148,73 @@ async fn a_client_that_was_told_too_much_is_refused_by_every_model_and_gets_ther
         let (admitted, refused) = came(&simulator);
         assert_eq!(admitted, 12, "{limiter:?}");
         assert!(refused > 0, "{limiter:?} refused nothing");
+    });
+    futures_util::future::join_all(tried).await;
+}
+
+/// Nothing is published about what a 429 holds. Each form says the same, and how long to wait where it
+/// names a time.
+#[tokio::test]
+async fn a_refusal_is_understood_in_each_form_of_its_body_and_of_its_header() {
+    let bodies = [RefusalBody::Error, RefusalBody::Empty, RefusalBody::Html];
+    let headers = [RetryAfter::None, RetryAfter::Seconds, RetryAfter::Date];
+    let forms = bodies.iter().flat_map(|body| headers.map(|it| (*body, it)));
+    let tried = forms.map(|(refusal_body, retry_after)| async move {
+        let form = format!("{refusal_body:?}, {retry_after:?}");
+        let settings = Settings {
+            limiter: LimiterModel::Off,
+            refusal_body,
+            retry_after,
+            ..Settings::default()
+        };
+        let (simulator, _) = started(settings).await;
+        let kisi = client(&simulator, 1_000.0);
+        let refuse = |method: &str| Fault {
+            method: Some(method.to_owned()),
+            route: None,
+            kind: FaultKind::TooMany,
+            count: Some(1),
+            skip: 0,
+        };
+        for method in ["DELETE", "GET"] {
+            let mut state = simulator.shared().lock();
+            state.faults.add(refuse(method));
+        }
+        // A write in a turn is left to whoever sends it, and a question is asked again.
+        let turn = kisi.pacer().turn(Lane::Grant).await;
+        let answer = kisi.delete_user(turn.into(), NOBODY).await;
+        let Err(KisiError::RateLimited {
+            retry_after: told, ..
+        }) = answer
+        else {
+            panic!("{form}: {answer:?}");
+        };
+        let most = Duration::from_secs(2);
+        match retry_after {
+            RetryAfter::None => assert_eq!(told, None, "{form}"),
+            RetryAfter::Seconds => assert_eq!(told, Some(Duration::from_secs(1)), "{form}"),
+            RetryAfter::Date => assert!(told.is_some_and(|told| told <= most), "{form}: {told:?}"),
+        }
+        kisi.current_user(Lane::SetUp).await.expect("an answer");
+        let again = kisi.delete_user(Lane::Grant.into(), NOBODY).await;
+        assert_eq!(again.expect("an answer"), Deletion::AlreadyGone, "{form}");
+
+        let state = simulator.shared().lock();
+        let refused = state.log.since(0).filter(|entry| entry.status == Some(429));
+        let refused: Vec<_> = refused.collect();
+        assert_eq!(refused.len(), 2, "{form}");
+        for entry in refused {
+            let header = entry.response_headers.iter();
+            let mut header = header.filter(|(name, _)| name == "retry-after");
+            let is_told = header.next().is_some();
+            assert_eq!(is_told, retry_after != RetryAfter::None, "{form}");
+            let is_as_set = match refusal_body {
+                RefusalBody::Error => entry.response_body["code"] == "000429",
+                RefusalBody::Empty => entry.response_body.is_null(),
+                RefusalBody::Html => entry.response_body.is_string(),
+            };
+            assert!(is_as_set, "{form}: {}", entry.response_body);
+        }
     });
     futures_util::future::join_all(tried).await;
 }

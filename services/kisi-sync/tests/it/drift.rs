@@ -344,8 +344,26 @@ async fn rights_that_fail_twice_and_groups_that_open_nothing_are_shown_until_the
         .answer("m2", |answer| answer.outcome == "granted")
         .await;
     stage.kisi.take_doors_away(GROUP);
-    replica.sync().await;
-    assert_eq!(shown(&mut replica).await, ["group_without_doors for staff"]);
+    let rows = stage.kisi.group_rows(GROUP).await;
+    assert_eq!(rows.len(), 2);
+    stage.kisi.forget_requests().await;
+    let told = [
+        stage.answer("m1", |_| true).await,
+        stage.answer("m2", |_| true).await,
+    ];
+    for _ in 0..2 {
+        let sync = replica.sync().await;
+        assert_eq!((sync.state.as_str(), sync.in_sync), ("done", true));
+        assert_eq!(shown(&mut replica).await, ["group_without_doors for staff"]);
+    }
+    // It is no matter of the members': nobody loses the right, and nothing is tried again.
+    assert_eq!(stage.kisi.group_rows(GROUP).await, rows);
+    let writes = stage.kisi.writes().await;
+    assert!(writes.is_empty(), "{writes:?}");
+    for before in told {
+        let now = stage.answer(&before.member_id, |_| true).await;
+        assert_eq!(now, before);
+    }
     replica.stop().await;
 }
 

@@ -201,6 +201,15 @@ impl Kisi {
         writes.next().unwrap().request_body.clone()
     }
 
+    /// Which of the writes gave this user a right.
+    pub fn made_for(&self, user: &Value) -> Option<usize> {
+        let state = self.simulator.shared().lock();
+        let mut writes = state.log.since(0).filter(|entry| entry.method != "GET");
+        writes.position(|entry| {
+            entry.method == "POST" && entry.request_body["role_assignment"]["assignee_id"] == *user
+        })
+    }
+
     /// How many rights were gone at once, of those that were taken away and given anew.
     pub fn most_shut(&self) -> i32 {
         let state = self.simulator.shared().lock();

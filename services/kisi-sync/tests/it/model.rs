@@ -10,6 +10,7 @@
 //! `MODEL_SEED` and `KISI_MODEL_STORIES` play other stories, and more of them; `make soak` does both.
 
 mod judge;
+mod logged;
 mod mutants;
 mod replicas;
 mod story;

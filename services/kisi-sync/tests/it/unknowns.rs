@@ -363,7 +363,9 @@ async fn an_order_that_changes_with_each_page_removes_nobody_and_gives_nothing_t
     stage.kisi.set(|settings| settings.unstable_order = true);
     stage.kisi.forget_requests().await;
     for _ in 0..3 {
-        let report = replica.sync().await.report.unwrap();
+        let sync = replica.sync().await;
+        assert_eq!(sync.state, "done", "{sync:?}");
+        let report = sync.report.unwrap();
         assert_eq!((report.granted, report.revoked), (0, 0), "{report:?}");
     }
     let writes = stage.kisi.writes().await;

@@ -1,6 +1,6 @@
 //! What was written at Kisi, from the simulator's log, held against what was decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -19,7 +19,10 @@ pub struct Write {
     pub seq: u64,
     /// When it arrived, microseconds since 1970.
     pub at: i64,
+    /// Kisi's id of the right.
+    pub right: i64,
     pub member: Member,
+    pub group: i64,
     pub plan: &'static str,
     pub opens: bool,
 }
@@ -32,6 +35,8 @@ pub struct Ledger {
     pub repeated: usize,
     /// Users made, by the number of the request.
     pub people_made: Vec<u64>,
+    /// Rights whose removal Kisi did not answer. Of the faults here it is the one that does it first.
+    pub unheard: BTreeSet<i64>,
     /// Whose right each assignment is.
     rights: BTreeMap<i64, (i64, i64)>,
 }
@@ -58,7 +63,7 @@ impl Ledger {
         let status = request["status"].as_u64().unwrap_or(0);
         let is_done = (200..300).contains(&status);
         let seq = request["seq"].as_u64().unwrap_or(0);
-        let (opens, right) = match (method, route) {
+        let (opens, id, right) = match (method, route) {
             (Some("POST"), Some("/users")) if is_done => {
                 self.people_made.push(seq);
                 return;
@@ -74,7 +79,7 @@ impl Ledger {
                     made["applies_to_id"].as_i64().expect("a group"),
                 );
                 self.rights.insert(id, right);
-                (true, right)
+                (true, id, right)
             }
             (Some("DELETE"), Some("/role_assignments/{id}")) => {
                 self.repeated += usize::from(status == 404);
@@ -82,11 +87,14 @@ impl Ledger {
                     .as_str()
                     .and_then(|it| it.rsplit('/').next());
                 let id: i64 = id.and_then(|id| id.parse().ok()).expect("an id");
+                if status == 0 {
+                    self.unheard.insert(id);
+                }
                 let right = self.rights.get(&id).copied();
                 let (Some(right), true) = (right, is_done) else {
                     return;
                 };
-                (false, right)
+                (false, id, right)
             }
             _ => return,
         };
@@ -103,7 +111,9 @@ impl Ledger {
             self.writes.push(Write {
                 seq,
                 at: at.as_microsecond(),
+                right: id,
                 member,
+                group,
                 plan,
                 opens,
             });
@@ -168,7 +178,9 @@ mod tests {
         let write = |&(at, opens): &(i64, bool)| Write {
             seq: 0,
             at,
+            right: 0,
             member: member(),
+            group: 0,
             plan: DAY,
             opens,
         };

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::answers::Answers;
+use super::audit;
 use super::desk::{DAY, Desk, NIGHT, PLANS};
 use super::gyms::{Gyms, Plan};
 use super::ledger::Ledger;
@@ -132,6 +133,7 @@ async fn replicas(count: usize) {
         ledger.writes.len(),
         ledger.repeated
     );
+    audit::check(&settings, &ledger).await;
     trial.gyms.stack.stop().await;
 }
 

@@ -157,7 +157,7 @@ fn in_the_end(truth: &Truth, seen: &Seen, wrong: &mut BTreeSet<Complaint>) {
 }
 
 /// It is there and opens something: what has ended may be hidden from whoever would tidy it up.
-fn stands(right: &Right) -> bool {
+pub fn stands(right: &Right) -> bool {
     right.gone.is_none() && end_of(right).is_none_or(|end| end > now())
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use contracts::membership::v1::{Cause, Member, MembershipStatusChanged, PlanAccess};
 use contracts::{integration::v1 as api, wire};
 use jiff::Timestamp;
+use kisi_sync::audit::Entry;
+use kisi_sync::audit::verify::{Verdict, verify};
 use kisi_sync::store::{applied_grants, audit};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -16,6 +18,7 @@ use testkit::eventually;
 use tokio::time::timeout;
 
 use super::judge::{self, Complaint};
+use super::logged::{self, Done};
 use super::replicas::Replicas;
 use super::truth::{Decision, Mapping, Micros, Person, Truth, now};
 use super::watch::Watch;
@@ -159,9 +162,10 @@ impl Story {
         self.calm_down().await;
         self.sync_until_in_sync().await;
         let wrong = self.judged_in_the_end().await;
-        let report = match wrong.is_empty() {
+        let unlogged = self.audited().await;
+        let report = match wrong.is_empty() && unlogged.is_empty() {
             true => Ok(()),
-            false => Err(self.report(&wrong) + &self.tables().await),
+            false => Err(format!("{unlogged:#?}\n") + &self.report(&wrong) + &self.tables().await),
         };
         self.replicas.end().await;
         report
@@ -180,6 +184,26 @@ impl Story {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the audit log does not say as it was, or not whole.
+    async fn audited(&self) -> Vec<String> {
+        let url = self.stage.database_url().into();
+        let db = kisi_sync::store::connect(&url).await.unwrap();
+        let rows = audit::list_after(&db, GYM, 0, u64::MAX >> 1).await.unwrap();
+        let entries = rows.iter().map(|row| serde_json::from_str(&row.entry));
+        let entries: Vec<Entry> = entries.collect::<Result<_, _>>().unwrap();
+        let done = {
+            let seen = self.watch.seen();
+            let state = self.stage.kisi.shared().lock();
+            Done::of(&self.truth, &seen, state.log.since(0))
+        };
+        let mut wrong = logged::complaints(&done, &entries);
+        let verdict = verify(&db, GYM).await.unwrap();
+        if !matches!(verdict, Verdict::Whole { first: 1, .. }) {
+            wrong.push(format!("the chain: {verdict:?}"));
+        }
+        wrong
     }
 
     pub fn judge(&mut self) -> Vec<Complaint> {
