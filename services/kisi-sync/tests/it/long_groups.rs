@@ -1,15 +1,19 @@
 //! A group in which more people have a right than Kisi lets anyone list: what is ours there is known by
 //! its ids, so it is previewed and taken back by them, past the brake like everything else.
 
+use std::time::Duration;
+
 use contracts::integration::v1 as api;
 use tonic::Code;
 
-use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage, set};
+use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, Stage, set};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
+/// A simulator with so many rights takes its time.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// As often as a read is repeated.
 const TRIES: u64 = 3;
-/// Two may go unasked; a simulator with so many rights takes its time.
+/// Two may go unasked.
 const FLAGS: [(&str, &str); 5] = [
     ("kisi-request-timeout", "15s"),
     ("lease-ttl", "60s"),
@@ -63,7 +67,7 @@ async fn associate_confirmed(replica: &mut Running, to: &[(&str, i64)], digest: 
 async fn associate(replica: &mut Running, to: &[(&str, i64)]) {
     let before = replica.integration().await.last_reconciled_at;
     replica.associate(to).await.unwrap();
-    testkit::eventually("the pass of the mapping has ended", SOON, async || {
+    testkit::eventually("the pass of the mapping has ended", PATIENCE, async || {
         replica.integration().await.last_reconciled_at != before
     })
     .await;
@@ -99,7 +103,7 @@ async fn a_first_sync_into_a_long_group_and_a_move_out_of_it_are_previewed(on: O
     assert_eq!((preview.members_in, preview.members_out), (3, 0));
     assert!(!is_whole(&preview));
     associate_confirmed(&mut replica, &moved, preview.digest).await;
-    testkit::eventually("all have moved", SOON, async || {
+    testkit::eventually("all have moved", PATIENCE, async || {
         rights_of_ours(&stage, GROUP, 3).await == 0
     })
     .await;
@@ -146,7 +150,7 @@ async fn rights_in_a_long_group_go_by_a_confirmed_preview() {
     assert_eq!(preview.member_ids_out, ["m1", "m2", "m3", "m4"]);
     assert!(!is_whole(&preview));
     associate_confirmed(&mut replica, &WITHOUT, preview.digest).await;
-    testkit::eventually("the doors are closed", SOON, async || {
+    testkit::eventually("the doors are closed", PATIENCE, async || {
         rights_of_ours(&stage, GROUP, 4).await == 0
     })
     .await;
@@ -216,7 +220,7 @@ async fn more_than_may_go_unasked_in_a_long_group_wait_for_a_person() {
     assert_eq!(replica.sync().await.state, "held");
     assert_eq!(rights_of_ours(&stage, GROUP, 4).await, 4);
     replica.approve(&plan.id, &plan.digest).await.unwrap();
-    testkit::eventually("the doors are closed", SOON, async || {
+    testkit::eventually("the doors are closed", PATIENCE, async || {
         rights_of_ours(&stage, GROUP, 4).await == 0
     })
     .await;
@@ -270,7 +274,7 @@ async fn a_mapping_that_lets_many_into_a_long_group_waits_for_a_person() {
     assert_eq!((plan.class.as_str(), plan.grants), ("grants", 4));
     assert_eq!(stage.kisi.group_rows(OTHER_GROUP).await.len(), 20_251);
     replica.approve(&plan.id, &plan.digest).await.unwrap();
-    testkit::eventually("they are let in", SOON, async || {
+    testkit::eventually("they are let in", PATIENCE, async || {
         stage.kisi.group_rows(OTHER_GROUP).await.len() == 20_255
     })
     .await;
