@@ -53,10 +53,19 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Groups with more rights than Kisi lets anyone list. No pass will ever see one whole, so what is
+    /// ours there is known by our own table alone.
+    pub fn too_long(&self) -> BTreeSet<i64> {
+        let failed = self.failed.iter();
+        let too_long = failed.filter(|(_, error)| is_too_long(error));
+        too_long.map(|(group, _)| *group).collect()
+    }
+
     /// Where not one group could be looked at, it may be no matter of a group: which failure tells.
     pub fn saw_nothing(&self) -> Option<usize> {
         let seen = self.grants.groups.len() + self.groups_missing.len() + self.distrusted.len();
-        if seen > 0 || self.failed.is_empty() {
+        let answered = self.failed.iter().any(|(_, error)| is_too_long(error));
+        if seen > 0 || answered || self.failed.is_empty() {
             return None;
         }
         // It may be the key where each of them is forbidden.
@@ -75,6 +84,10 @@ impl Observed {
         let failed = failed.map(|(group, error)| (*group, error.to_string()));
         missing.chain(distrusted).chain(failed).collect()
     }
+}
+
+fn is_too_long(error: &KisiError) -> bool {
+    matches!(error, KisiError::BeyondOffsetLimit { .. })
 }
 
 /// Every right on each of some groups.

@@ -358,14 +358,19 @@ impl Pass {
         }
     }
 
-    /// Groups of which nothing is concluded are named, and none of them loses or gains anybody.
+    /// Groups that were not seen whole are named, and by what was not seen nobody gets or loses anything.
     fn note_unseen(&mut self, observed: &Observed) {
+        // There our own table was planned by.
+        let too_long = observed.too_long();
+        let failed = observed.failed.iter().map(|(group, _)| *group);
         self.unseen.extend(&observed.distrusted);
         self.unseen
-            .extend(observed.failed.iter().map(|(group, _)| group));
+            .extend(failed.filter(|group| !too_long.contains(group)));
         for (group, why) in observed.unseen() {
             self.whole = false;
-            self.unasked.insert(group);
+            if !too_long.contains(&group) {
+                self.unasked.insert(group);
+            }
             self.note_failure("observe", group, &why);
         }
     }

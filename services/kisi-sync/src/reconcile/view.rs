@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, Window};
 use access_domain::ids::{GroupId, MemberId};
-use access_domain::plan::{self, Plan, Policy, Unmanaged};
+use access_domain::plan::{self, Plan, Policy, Step, Unmanaged};
 use kisi_client::{HttpKisi, Lane};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 
@@ -254,6 +254,9 @@ impl View {
 
     /// What would make Kisi agree. Members with work of their own under way are left out, and so
     /// is whoever was touched since `began`.
+    ///
+    /// Of a group that is too long to be listed our own rows are all that is known, and taken to stand:
+    /// what goes there is what nothing wants any more, never what Kisi did not show.
     pub fn plan(
         &self,
         observed: &Observed,
@@ -262,6 +265,8 @@ impl View {
     ) -> Result<Plan, DbErr> {
         let busy = self.busy(began);
         let theirs = self.wanted_by_others();
+        let too_long = observed.too_long();
+        let opened = self.opened_in(&too_long)?;
         let mut desired = DesiredGrants::default();
         for member in &self.members {
             if member.erased || busy.contains(member.member_id.as_str()) {
@@ -289,6 +294,8 @@ impl View {
             .filter_map(|row| row.assignment_id)
             .collect();
         let mut grants = observed.grants.clone();
+        grants.grants.extend(self.standing_in(&too_long));
+        grants.groups.extend(too_long.into_iter().map(GroupId));
         grants.grants.retain(|row| match &row.holder {
             Holder::Member(member) => {
                 !busy.contains(member.as_str())
@@ -305,12 +312,49 @@ impl View {
             "adopt" => Unmanaged::Adopt,
             _ => Unmanaged::Leave,
         };
-        Ok(plan::plan(
-            &desired,
-            &grants,
-            Policy { unmanaged },
-            instant(began),
-        ))
+        let policy = Policy { unmanaged };
+        let mut plan = plan::plan(&desired, &grants, policy, instant(began));
+        plan.steps.retain(|step| match step {
+            Step::Grant { member, group, .. } => !opened.contains(&(member.as_str(), group.0)),
+            _ => true,
+        });
+        Ok(plan)
+    }
+
+    /// Our own rows in these groups, as a list would have them.
+    fn standing_in(&self, groups: &BTreeSet<i64>) -> impl Iterator<Item = ObservedGrant> {
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| groups.contains(&row.group_id));
+        let standing = rows.filter(|row| row.state == applied_grants::STANDING);
+        standing.filter_map(|row| {
+            Some(ObservedGrant {
+                assignment: row.assignment_id?,
+                holder: Holder::Member(MemberId::parse(&row.member_id).ok()?),
+                group: GroupId(row.group_id),
+                window: Window {
+                    from: row.valid_from.map(instant),
+                    until: row.valid_until.map(instant),
+                },
+                ours: true,
+                plain: true,
+            })
+        })
+    }
+
+    /// Whom others let into these groups, as it was when that was last seen: member and group.
+    pub fn opened_in(&self, groups: &BTreeSet<i64>) -> Result<BTreeSet<(&str, i64)>, DbErr> {
+        let mut opened = BTreeSet::new();
+        if groups.is_empty() {
+            return Ok(opened);
+        }
+        for member in &self.members {
+            let theirs = member.opened_by_others()?.into_iter();
+            let there = theirs.filter(|group| groups.contains(group));
+            opened.extend(there.map(|group| (member.member_id.as_str(), group)));
+        }
+        Ok(opened)
     }
 }
 

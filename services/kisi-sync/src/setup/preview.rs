@@ -86,9 +86,11 @@ impl Setup {
             .observe_groups(kisi, Lane::SetUp, &groups, now)
             .await
             .map_err(refusal::reconcile)?;
-        // Nobody confirms what leaves a group out.
-        if let Some((_, error)) = observed.failed.pop() {
-            return Err(refusal::kisi(error));
+        // Nobody confirms what leaves a group out. One that is too long is in the plan with what is ours.
+        let too_long = observed.too_long();
+        let mut failed = observed.failed.iter();
+        if let Some(one) = failed.position(|(group, _)| !too_long.contains(group)) {
+            return Err(refusal::kisi(observed.failed.swap_remove(one).1));
         }
         let plan = view
             .plan(&observed, set.clone(), now)

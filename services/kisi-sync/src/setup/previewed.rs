@@ -51,7 +51,8 @@ impl<'a> Previewed<'a> {
             planned,
             set,
             rights,
-            complete: reading.complete,
+            // Who else is in a group that is too long nobody can tell.
+            complete: reading.complete && planned.observed.too_long().is_empty(),
             conflicts: conflicts(&planned.view.members),
             left_out: BTreeSet::new(),
             by_hand,
@@ -162,10 +163,14 @@ impl<'a> Previewed<'a> {
         let revokes = self.planned.plan.steps.iter();
         let revokes = revokes.filter(|step| matches!(step, Step::Revoke { .. }));
         let observed = &self.planned.observed;
+        let mut unseen = observed.too_long();
+        unseen.retain(|group| self.set.values().any(|of_plan| of_plan == group));
+        let opened = view.opened_in(&unseen)?;
         let by_others: BTreeSet<&str> = observed
             .opened_by_others
             .keys()
             .map(String::as_str)
+            .chain(opened.iter().map(|(member, _)| *member))
             .chain(self.rights.iter().filter_map(|r| r.member_id.as_deref()))
             .collect();
         let rights: Vec<Model> = self.rights.iter().map(|right| (*right).clone()).collect();

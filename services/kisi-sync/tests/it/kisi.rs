@@ -1,6 +1,7 @@
 //! The Kisi of a test: the simulator, strict, with one gym's organization in it.
 
 use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
+use kisi_simulator::rows::{Assignee, Assignment, Target};
 use kisi_simulator::settings::Settings;
 use kisi_simulator::state::Shared;
 use kisi_simulator::{Simulator, SimulatorConfig};
@@ -244,9 +245,30 @@ impl Kisi {
             .world
             .assignments
             .values()
-            .filter(|row| row.applies_to == kisi_simulator::rows::Target::Group(group))
+            .filter(|row| row.applies_to == Target::Group(group))
             .map(|row| kisi_simulator::render::assignment(&state.world, row))
             .collect()
+    }
+
+    /// Others get more rights on this group than Kisi lets anyone list: it pages no further than 20,250.
+    pub fn overfill(&self, group: i64) {
+        let nobody = self.user_of("nobody@example.com");
+        let mut state = self.simulator.shared().lock();
+        let known = state.world.assignments.values();
+        let like = known.min_by_key(|row| row.id).unwrap().clone();
+        let like = Assignment {
+            role_id: "group_basic".to_owned(),
+            assignee: Assignee::User(nobody),
+            applies_to: Target::Group(group),
+            ..like
+        };
+        for _ in 0..20_251 {
+            let row = Assignment {
+                id: state.world.next_id(),
+                ..like.clone()
+            };
+            state.world.insert_assignment(row);
+        }
     }
 
     /// The id of the user with this e-mail.

@@ -2,7 +2,6 @@
 //! and nobody loses anything by what was not seen.
 
 use contracts::integration::v1 as api;
-use kisi_simulator::rows::{Assignee, Assignment, Target};
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
@@ -202,27 +201,14 @@ async fn doors_and_surroundings_that_kisi_fails_to_list_keep_nothing_from_being_
     replica.stop().await;
 }
 
-/// Kisi pages no further than 20,250 rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_of_more_people_than_kisi_lists_is_shown_and_goes_on_by_single_events() {
     let stage = Stage::set(On::Sqlite).await;
-    let mut replica = stage.start().await;
+    // A simulator with so many rights takes its time.
+    let flags = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
+    let mut replica = stage.start_with(&flags).await;
     with_drift(&stage, &mut replica).await;
-    let nobody = stage.kisi.user_of("nobody@example.com");
-    {
-        let mut state = stage.kisi.shared().lock();
-        let known = state.world.assignments.values();
-        let mut on_group = known.filter(|row| row.applies_to == Target::Group(GROUP));
-        let like = on_group.next().unwrap().clone();
-        for _ in 0..20_251 {
-            let row = Assignment {
-                id: state.world.next_id(),
-                assignee: Assignee::User(nobody),
-                ..like.clone()
-            };
-            state.world.insert_assignment(row);
-        }
-    }
+    stage.kisi.overfill(GROUP);
     let sync = replica.sync().await;
     assert_eq!(
         (sync.state.as_str(), sync.in_sync),

@@ -26,6 +26,7 @@ mod kisi_events;
 mod lasting_faults;
 mod late_wakes;
 mod leases;
+mod long_groups;
 mod looks;
 mod lost_groups;
 mod membership_events;
