@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::Engine;
 use crate::snapshot::Snapshot;
 use crate::store::applied_grants;
-use crate::store::members::{self, LEASE_LOST};
+use crate::store::members::{self, LEASE_LOST, SHARED_RIGHT};
 
 /// So few are asked for at once before they are held: what was sent and not written down is one request or
 /// a few, and who waits to be held is in the way of revokes that may go.
@@ -106,7 +106,8 @@ impl Engine {
     /// Whether a right of the member's that is gone may have been removed by us, and one that is not as
     /// it was changed by us.
     pub(super) fn may_be_taken(&self, member: &members::Model) -> bool {
-        self.doubts.is_taken(&member.member_id) || member.is_asked_by(LEASE_LOST)
+        let asked = |kind: &str| member.is_asked_by(kind);
+        self.doubts.is_taken(&member.member_id) || asked(LEASE_LOST) || asked(SHARED_RIGHT)
     }
 
     /// Who is let in, and of whom a right may be gone, is looked at before it is relied on.

@@ -1,16 +1,21 @@
 //! Forgetting an erased member: rights are gone by now; then the user, if it is ours, or at least
 //! the logins that we made for her.
 
+use std::collections::BTreeSet;
+
 use kisi_client::model::{AppliesToType, AssignmentFilter, User};
 use kisi_client::{KisiError, KisiRead, KisiWrite, Lane};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, TransactionTrait};
 
 use super::person::metadata_key;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
+use crate::hints;
 use crate::record::Change;
+use crate::store::members::{CHANGED, Cause, SHARED_USER};
 use crate::store::{applied_grants, devices, member_logins, members};
+use crate::worker::{Job, Urgency};
 
 impl Engine {
     /// The last of an erased member: the user goes too, if it is ours, nobody's staff, and no
@@ -56,8 +61,17 @@ impl Engine {
     ) -> Result<Left, Trouble> {
         self.write(attempt).await?;
         let turn = self.turn(attempt, Lane::Grant).await?;
+        // While this waited another gym may have let her in.
+        if !self.others_of(attempt, user).await?.is_empty() {
+            return Ok(Left::Stays);
+        }
         attempt.sends(self.shared.now());
-        match self.kisi.delete_user(turn.into(), user).await {
+        let answer = self.kisi.delete_user(turn.into(), user).await;
+        let is_gone = |error: &KisiError| error.is_outcome_unknown();
+        if answer.as_ref().map_or_else(is_gone, |_| true) {
+            self.tell_who_took_up(attempt, user).await?;
+        }
+        match answer {
             Ok(_) => {
                 let entry = Entry::new("user_deleted").request("DELETE /users/{id}", &[]);
                 attempt.did(entry.object(user), self.shared.now());
@@ -165,23 +179,7 @@ impl Engine {
         attempt: &mut Attempt,
         user: i64,
     ) -> Result<bool, Trouble> {
-        let elsewhere = members::Entity::find()
-            .filter(members::Column::GymId.ne(&self.gym))
-            .filter(members::Column::KisiUserId.eq(user))
-            .one(&self.shared.db)
-            .await?;
-        // Her own are gone, or of another user. Whoever has nobody's user may have rights of this one yet.
-        let organization = attempt.snapshot.integration.organization();
-        let of_others = Condition::any()
-            .add(applied_grants::Column::GymId.ne(&self.gym))
-            .add(applied_grants::Column::MemberId.ne(&attempt.snapshot.member.member_id));
-        let rights = applied_grants::Entity::find()
-            .filter(applied_grants::Column::OrganizationId.eq(organization))
-            .filter(applied_grants::Column::KisiUserId.eq(user))
-            .filter(of_others)
-            .one(&self.shared.db)
-            .await?;
-        if elsewhere.is_some() || rights.is_some() {
+        if !self.others_of(attempt, user).await?.is_empty() {
             return Ok(false);
         }
         attempt.outcome.requests += 1;
@@ -202,6 +200,55 @@ impl Engine {
         let mut rights_left = rights.items.iter();
         Ok(rights.complete
             && rights_left.all(|right| is_erased && right.applies_to_type == AppliesToType::Group))
+    }
+
+    /// By gym and member, who else is this user, or has rights of hers. Whoever has nobody's user may
+    /// have rights of this one yet.
+    async fn others_of(
+        &self,
+        attempt: &Attempt,
+        user: i64,
+    ) -> Result<BTreeSet<(String, String)>, DbErr> {
+        let elsewhere = members::Entity::find()
+            .filter(members::Column::GymId.ne(&self.gym))
+            .filter(members::Column::KisiUserId.eq(user))
+            .all(&self.shared.db)
+            .await?;
+        // Her own are gone, or of another user.
+        let organization = attempt.snapshot.integration.organization();
+        let of_others = Condition::any()
+            .add(applied_grants::Column::GymId.ne(&self.gym))
+            .add(applied_grants::Column::MemberId.ne(&attempt.snapshot.member.member_id));
+        let rights = applied_grants::Entity::find()
+            .filter(applied_grants::Column::OrganizationId.eq(organization))
+            .filter(applied_grants::Column::KisiUserId.eq(user))
+            .filter(of_others)
+            .all(&self.shared.db)
+            .await?;
+        let elsewhere = elsewhere.into_iter().map(|row| (row.gym_id, row.member_id));
+        let rights = rights.into_iter().map(|row| (row.gym_id, row.member_id));
+        Ok(elsewhere.chain(rights).collect())
+    }
+
+    /// Who took the user up while the DELETE was on its way gets another one.
+    async fn tell_who_took_up(&self, attempt: &Attempt, user: i64) -> Result<(), Trouble> {
+        let joined = self.others_of(attempt, user).await?;
+        if joined.is_empty() {
+            return Ok(());
+        }
+        let cause = Cause::new(SHARED_USER, &user.to_string(), None);
+        let txn = self.shared.db.begin().await?;
+        for (gym, member) in &joined {
+            members::set_person_digest(&txn, gym, member, CHANGED).await?;
+            members::look_again(&txn, gym, member, &cause, self.shared.now()).await?;
+            hints::give(&txn, gym, member).await?;
+        }
+        txn.commit().await?;
+        for (gym, member) in &joined {
+            let job = Job::look(member, Urgency::Grant);
+            self.shared.workers.wake(gym, job);
+        }
+        Ok(())
     }
 }
 

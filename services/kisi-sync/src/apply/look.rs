@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::revoke::loss;
 use super::window::found_window;
@@ -18,7 +19,7 @@ use crate::record::Change;
 use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING};
 use crate::store::members::CHANGED;
-use crate::store::{key_checks, micros};
+use crate::store::{integrations, key_checks, micros};
 use crate::undone;
 
 /// How far Kisi's clock may be behind ours, in microseconds.
@@ -271,6 +272,34 @@ impl Engine {
         Ok(is_gone)
     }
 
+    /// Whether another gym has asked for this right and not written the answer down yet.
+    async fn is_being_given(
+        &self,
+        organization: i64,
+        user: i64,
+        right: &RoleAssignment,
+    ) -> Result<bool, Trouble> {
+        let db = &self.shared.db;
+        let asked = applied_grants::Entity::find()
+            .filter(applied_grants::Column::OrganizationId.eq(organization))
+            .filter(applied_grants::Column::GymId.ne(&self.gym))
+            .filter(applied_grants::Column::GroupId.eq(right.applies_to_id))
+            .filter(applied_grants::Column::KisiUserId.eq(user))
+            .filter(applied_grants::Column::AssignmentId.is_null());
+        for row in asked.all(db).await? {
+            let gym = integrations::find(db, &row.gym_id).await?;
+            let owner = gym.and_then(|gym| gym.owner_user_id);
+            let is_since = |at| micros(at) >= row.intended_at - CLOCKS_DIFFER_BY;
+            if owner.is_some()
+                && right.created_by_id == owner
+                && right.created_at.is_none_or(is_since)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Rights on groups that no row of ours accounts for.
     async fn note_others(
         &self,
@@ -288,8 +317,9 @@ impl Engine {
             if right.user_on_group(group).is_none() || known.contains(&right.id) {
                 continue;
             }
-            let shared =
-                applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
+            // In this order, or an answer that is written down in between is seen by neither.
+            let shared = self.is_being_given(organization, user, right).await?
+                || applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
             let basic = right.role_id == NewGroupAssignment::BASIC_ROLE;
             let window = found_window(right);
             let has_ended = window.has_ended(self.shared.now());

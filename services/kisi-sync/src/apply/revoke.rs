@@ -11,12 +11,12 @@ use super::replacing::Replacing;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
+use crate::hints;
 use crate::record::Change;
 use crate::steps::row_window;
 use crate::store::applied_grants;
 use crate::store::members::{self, Cause, SHARED_RIGHT};
 use crate::worker::{Job, Urgency};
-use crate::{hints, sharing};
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
@@ -123,19 +123,16 @@ impl Engine {
         Ok(is_over)
     }
 
-    /// Members of other gyms who took the right up while its DELETE was on its way are looked at again.
+    /// Members of other gyms who hold the right are looked at again: some took it up while its DELETE was
+    /// on its way, and who does not want it now may want it by the time that her replica comes to her.
     async fn tell_who_joined(&self, attempt: &Attempt, assignment: i64) -> Result<(), Trouble> {
         let (db, now) = (&self.shared.db, self.shared.now());
-        if attempt.snapshot.is_fresh(now) {
-            return Ok(());
-        }
         let organization = attempt.snapshot.integration.organization();
         let member = &attempt.snapshot.member.member_id;
         let held = applied_grants::of_member(db, organization, &self.gym, member).await?;
         let mut joined = held.others;
         joined.retain(|row| row.assignment_id == Some(assignment));
-        let wanted = sharing::wanted_by(db, &joined, now).await?;
-        if wanted.into_values().flatten().next().is_none() {
+        if joined.is_empty() {
             return Ok(());
         }
         let cause = Cause::new(SHARED_RIGHT, &assignment.to_string(), None);

@@ -51,6 +51,7 @@ mod sign_up;
 mod staff;
 mod told;
 mod two_gyms;
+mod two_gyms_apart;
 mod undone;
 mod unknowns;
 mod unmapped;

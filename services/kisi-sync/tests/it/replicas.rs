@@ -131,7 +131,7 @@ async fn leases(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, (bool, i64
 }
 
 /// Which replica works on each gym.
-async fn holders(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, String> {
+pub async fn holders(db: &sea_orm::DatabaseConnection) -> BTreeMap<String, String> {
     let sql = "select gym_id, holder from integrations join leases using (lease_key)";
     let statement = sea_orm::Statement::from_string(db.get_database_backend(), sql);
     let rows = db.query_all_raw(statement).await.unwrap();

@@ -36,7 +36,7 @@ pub async fn in_sync(replica: &mut Running, gym: &str, key: &str) {
     assert_eq!(sync(replica, gym).await.state, "done");
 }
 
-async fn sync(replica: &mut Running, gym: &str) -> api::Sync {
+pub async fn sync(replica: &mut Running, gym: &str) -> api::Sync {
     let start = api::StartSyncRequest {
         gym_id: gym.to_owned(),
         digest: None,
@@ -54,7 +54,7 @@ async fn sync(replica: &mut Running, gym: &str) -> api::Sync {
     last.unwrap()
 }
 
-async fn answer(stage: &Stage, gym: &str, member: &str, version: i64) -> AccessApplied {
+pub async fn answer(stage: &Stage, gym: &str, member: &str, version: i64) -> AccessApplied {
     let subject = contracts::subjects::access(gym, member);
     testkit::eventually_some("the gym's answer", SOON, async || {
         let stream = stage.bus.jetstream().get_stream("ACCESS").await.unwrap();

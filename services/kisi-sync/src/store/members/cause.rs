@@ -8,7 +8,7 @@ use super::Model;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// As `MembershipStatusChanged.cause`, or one of `reconcile`, [`HELD_PLAN`], `kisi_event`, `call`,
-    /// [`LEASE_LOST`], [`SHARED_RIGHT`].
+    /// [`LEASE_LOST`], [`SHARED_RIGHT`], [`SHARED_USER`].
     pub kind: String,
     pub id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,6 +23,9 @@ pub const LEASE_LOST: &str = "lease_lost";
 
 /// The cause of a look at whoever took a right up that another gym has just taken back.
 pub const SHARED_RIGHT: &str = "shared_right";
+
+/// The cause of a look at whoever took a user up whom another gym's erasure has just deleted.
+pub const SHARED_USER: &str = "shared_user";
 
 impl Cause {
     pub fn new(kind: &str, id: &str, actor: Option<&str>) -> Self {
