@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use sea_orm::TransactionTrait;
+use kisi_client::Lane;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
@@ -13,12 +13,8 @@ use super::revoke::class;
 use super::{Attempt, Engine};
 use crate::brake::Going;
 use crate::error::Trouble;
-use crate::hints;
 use crate::steps::Window;
-use crate::store::applied_grants::{self, INTENDED};
-use crate::store::members::{self, Cause, SHARED_RIGHT};
-use crate::worker::{Job, Urgency};
-use kisi_client::Lane;
+use crate::store::applied_grants::INTENDED;
 
 /// So many refusals in a row, and nobody else is tried for a while.
 const ENOUGH: u32 = 3;
@@ -123,7 +119,7 @@ impl Engine {
             }
             None if attempt.refused.groups.contains(&group) => {
                 self.count_unreplaced(attempt);
-                self.tell_who_held(attempt, assignment).await
+                self.tell_who_joined(attempt, assignment).await
             }
             // The next steps grant it, ahead of all other work.
             None => Ok(()),
@@ -141,27 +137,5 @@ impl Engine {
             () = self.key.over() => Err(Trouble::Paused),
             () = self.overtaken(attempt) => Err(Trouble::Superseded),
         }
-    }
-
-    /// Members of other gyms of whose rights this was one are looked at again: it is gone.
-    async fn tell_who_held(&self, attempt: &Attempt, assignment: i64) -> Result<(), Trouble> {
-        let (db, now) = (&self.shared.db, self.shared.now());
-        let organization = attempt.snapshot.integration.organization();
-        let held = applied_grants::of_assignment(db, organization, assignment).await?;
-        if held.is_empty() {
-            return Ok(());
-        }
-        let cause = Cause::new(SHARED_RIGHT, &assignment.to_string(), None);
-        let txn = db.begin().await?;
-        for row in &held {
-            members::look_again(&txn, &row.gym_id, &row.member_id, &cause, now).await?;
-            hints::give(&txn, &row.gym_id, &row.member_id).await?;
-        }
-        txn.commit().await?;
-        for row in &held {
-            let job = Job::look(&row.member_id, Urgency::Grant);
-            self.shared.workers.wake(&row.gym_id, job);
-        }
-        Ok(())
     }
 }

@@ -125,13 +125,15 @@ impl Engine {
 
     /// Members of other gyms who hold the right are looked at again: some took it up while its DELETE was
     /// on its way, and who does not want it now may want it by the time that her replica comes to her.
-    async fn tell_who_joined(&self, attempt: &Attempt, assignment: i64) -> Result<(), Trouble> {
+    pub(super) async fn tell_who_joined(
+        &self,
+        attempt: &Attempt,
+        assignment: i64,
+    ) -> Result<(), Trouble> {
         let (db, now) = (&self.shared.db, self.shared.now());
         let organization = attempt.snapshot.integration.organization();
-        let member = &attempt.snapshot.member.member_id;
-        let held = applied_grants::of_member(db, organization, &self.gym, member).await?;
-        let mut joined = held.others;
-        joined.retain(|row| row.assignment_id == Some(assignment));
+        let mut joined = applied_grants::of_assignment(db, organization, assignment).await?;
+        joined.retain(|row| row.gym_id != self.gym);
         if joined.is_empty() {
             return Ok(());
         }
