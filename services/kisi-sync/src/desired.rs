@@ -167,7 +167,7 @@ fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {
     member.cause_kind.clone_from(&desired.cause_kind);
     member.cause_id.clone_from(&desired.cause_id);
     member.cause_actor.clone_from(&desired.cause_actor);
-    member.look_cause = None;
+    member.look_cause = member.look_besides();
     member.received_at = desired.received_at;
     member.decided_at = desired.decided_at;
     member.traceparent.clone_from(&desired.traceparent);

@@ -91,7 +91,7 @@ impl Engine {
         }
         if conflict {
             attempt.refuse(row, group, "kisi_refused", code);
-            return Ok(());
+            return self.try_beside_others(attempt).await;
         }
         let is_forbidden = error.status() == Some(403);
         match self.trouble(error).await {

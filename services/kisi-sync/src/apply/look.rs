@@ -25,6 +25,9 @@ use crate::undone;
 /// How far Kisi's clock may be behind ours, in microseconds.
 const CLOCKS_DIFFER_BY: i64 = 120_000_000;
 
+/// When what Kisi refused beside another gym's rights is tried again. Microseconds.
+const AGAIN_BESIDE_OTHERS: i64 = 15_000_000;
+
 impl Engine {
     pub(crate) async fn look(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
         // A row whose answer was lost may be one of a former user.
@@ -77,7 +80,7 @@ impl Engine {
             .kisi_user_id
             .is_none_or(|known| known == user)
         {
-            self.note_others(attempt, user, &rights).await?;
+            self.note_others(attempt, lane, user, &rights).await?;
             attempt.snapshot.member.looked = true;
             self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         }
@@ -160,6 +163,7 @@ impl Engine {
                             || !self.remove_hidden(attempt, lane, row.group_id).await?);
                     if is_refused {
                         attempt.refuse(row.id, row.group_id, "kisi_refused", None);
+                        self.try_beside_others(attempt).await?;
                         continue;
                     }
                     let epoch = self.lease.epoch();
@@ -226,9 +230,9 @@ impl Engine {
             .filter(|(_, _, assignment)| !listed.contains(assignment))
             .collect();
         for (row, group, assignment) in lacking {
-            attempt.outcome.requests += 1;
-            let found = self.ask(self.kisi.find_role_assignment(lane, assignment));
-            if found.await?.is_none() {
+            if self.is_gone(attempt, lane, assignment).await? {
+                // Whoever took it away may not have lived to tell them.
+                self.tell_who_joined(attempt, assignment).await?;
                 if self.may_be_taken(&attempt.snapshot.member) {
                     self.note_taken(attempt, row, group, assignment);
                 } else {
@@ -256,7 +260,12 @@ impl Engine {
     }
 
     /// Whether a right that may be gone is, and so was removed by us. Nobody waits for that.
-    pub(super) async fn is_taken(&self, attempt: &mut Attempt, row: i64) -> Result<bool, Trouble> {
+    pub(super) async fn is_taken(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        lane: Lane,
+    ) -> Result<bool, Trouble> {
         let known = attempt
             .row(row)
             .and_then(|row| Some((row.group_id, row.assignment_id?)));
@@ -264,9 +273,10 @@ impl Engine {
             return Ok(false);
         };
         attempt.sends(self.shared.now());
-        let read = self.kisi.find_role_assignment(Lane::Reconcile, assignment);
+        let read = self.kisi.find_role_assignment(lane, assignment);
         let is_gone = self.ask_first(attempt, read).await?.is_none();
         if is_gone {
+            self.tell_who_joined(attempt, assignment).await?;
             self.note_taken(attempt, row, group, assignment);
         }
         Ok(is_gone)
@@ -300,10 +310,35 @@ impl Engine {
         Ok(false)
     }
 
+    /// What was in the way may have been another gym's, which comes and goes.
+    pub(super) async fn try_beside_others(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let organization = attempt.snapshot.integration.organization();
+        let others = integrations::Entity::find()
+            .filter(integrations::Column::OrganizationId.eq(organization))
+            .filter(integrations::Column::GymId.ne(&self.gym));
+        if others.one(&self.shared.db).await?.is_some() {
+            attempt.outcome.stays_pending = true;
+            attempt.outcome.retry_at = Some(self.shared.now() + AGAIN_BESIDE_OTHERS);
+        }
+        Ok(())
+    }
+
+    async fn is_gone(
+        &self,
+        attempt: &mut Attempt,
+        lane: Lane,
+        assignment: i64,
+    ) -> Result<bool, Trouble> {
+        attempt.outcome.requests += 1;
+        let found = self.ask(self.kisi.find_role_assignment(lane, assignment));
+        Ok(found.await?.is_none())
+    }
+
     /// Rights on groups that no row of ours accounts for.
     async fn note_others(
         &self,
         attempt: &mut Attempt,
+        lane: Lane,
         user: i64,
         rights: &[RoleAssignment],
     ) -> Result<(), Trouble> {
@@ -327,8 +362,15 @@ impl Engine {
                 wanted.contains_key(&group) && !attempt.snapshot.open_groups().contains(&group);
             if missing && basic && (adopts || shared) && !(shared && has_ended) {
                 // Another gym's row is shared, never taken over; a hand-made one is adopted.
-                self.insert(attempt, group, window, user, STANDING, Some(right.id))
+                let row = self
+                    .insert(attempt, group, window, user, STANDING, Some(right.id))
                     .await?;
+                // Its other holder may have taken it away since it was listed. Who does so from now on
+                // finds this row, and tells.
+                if shared && self.is_gone(attempt, lane, right.id).await? {
+                    attempt.remove_row(row);
+                    continue;
+                }
                 taken.insert(group);
             } else if !shared && !has_ended {
                 others.insert(group);

@@ -42,7 +42,7 @@ pub(crate) struct Replacing {
 }
 
 impl Replacing {
-    pub(super) fn is_refused(mut self) {
+    pub(super) fn note_refusal(mut self) {
         self.last.refused = self.last.refused.saturating_add(1);
         self.last.last_refused = Some(Instant::now());
     }

@@ -5,29 +5,38 @@
 use std::collections::BTreeSet;
 
 use kisi_client::{Deletion, KisiError, KisiWrite, Lane, Turn};
-use sea_orm::TransactionTrait;
+use sea_orm::{EntityTrait, TransactionTrait};
 
 use super::replacing::Replacing;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
-use crate::hints;
 use crate::record::Change;
 use crate::steps::row_window;
 use crate::store::applied_grants;
 use crate::store::members::{self, Cause, SHARED_RIGHT};
 use crate::worker::{Job, Urgency};
+use crate::{hints, sharing};
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
         let now = self.shared.now();
         let loss = loss(attempt, row, now);
         let member = attempt.snapshot.member.member_id.clone();
+        if self.doubts.is_taken(&member) {
+            // What is gone cannot be left to others, and who died after taking it has told nobody.
+            attempt.snapshot.renew_shared(&self.shared.db, now).await?;
+            let assignment = attempt.row(row).and_then(|row| row.assignment_id);
+            let is_shared = assignment.is_some_and(|id| attempt.snapshot.shared.contains_key(&id));
+            if is_shared && self.is_taken(attempt, row, Lane::Revoke).await? {
+                return Ok(());
+            }
+        }
         let going = loss.and_then(|class| self.brake.let_go(&member, class, now));
         if let (Some(class), None) = (loss, &going) {
             // What went before anybody could write that down is gone already, and counts.
             if let Some(_asked) = self.doubts.ask_for(&member)
-                && self.is_taken(attempt, row).await?
+                && self.is_taken(attempt, row, Lane::Reconcile).await?
             {
                 return Ok(());
             }
@@ -71,7 +80,7 @@ impl Engine {
         let mut gone = replaced.difference(&open);
         if let Some(group) = gone.next() {
             if attempt.refused.groups.contains(group) {
-                replacing.into_iter().for_each(Replacing::is_refused);
+                replacing.into_iter().for_each(Replacing::note_refusal);
             }
             let class = class(attempt);
             self.count_loss(attempt, class);
@@ -96,16 +105,21 @@ impl Engine {
             return Ok(true);
         };
         let turn = self.turn(attempt, lane).await?;
-        // While this waited others may have taken it up.
+        // While this waited others may have taken it up. What others hold too is asked for after our own
+        // version is there for them to see, or two that go at once would leave it to each other.
         let now = self.shared.now();
-        if !attempt.snapshot.is_fresh(now) {
+        let is_shared = attempt.snapshot.shared.contains_key(&assignment);
+        if is_shared || !attempt.snapshot.is_fresh(now) {
             attempt.snapshot.renew_shared(&self.shared.db, now).await?;
             self.may_send()?;
         }
         // What others hold and do not want either is not left to them: they may not get to it.
         let theirs = attempt.snapshot.shared.get(&assignment).copied().flatten();
         let is_over = match theirs {
-            Some(theirs) => self.leave_to_others(attempt, turn, row, theirs).await?,
+            Some(theirs) => {
+                self.leave_to_others(attempt, turn, row, theirs).await?
+                    && self.is_left(attempt, row, assignment).await?
+            }
             None => {
                 let is_gone = self
                     .delete_in_turn(attempt, turn, group, assignment, action)
@@ -121,6 +135,34 @@ impl Engine {
             self.doubts.settle_taken(&attempt.snapshot.member.member_id);
         }
         Ok(is_over)
+    }
+
+    /// Gives our own row up while others want the right, who cannot do the same meanwhile: nobody would hold
+    /// it then. Answers whether it is; if not, they have left it to us.
+    async fn is_left(
+        &self,
+        attempt: &mut Attempt,
+        row: i64,
+        assignment: i64,
+    ) -> Result<bool, Trouble> {
+        let (db, now) = (&self.shared.db, self.shared.now());
+        let organization = attempt.snapshot.integration.organization();
+        let txn = db.begin().await?;
+        if !self.lease.keep(&txn).await? {
+            attempt.lease_lost = true;
+            return Err(Trouble::NotOwner);
+        }
+        let mut rows = applied_grants::lock_assignment(&txn, organization, assignment).await?;
+        rows.retain(|row| row.gym_id != self.gym);
+        let theirs = sharing::wanted_by(&txn, &rows, now).await?;
+        let is_wanted = theirs.get(&assignment).copied().flatten().is_some();
+        if is_wanted {
+            applied_grants::Entity::delete_by_id(row).exec(&txn).await?;
+        }
+        txn.commit().await?;
+        attempt.snapshot.shared.remove(&assignment);
+        attempt.snapshot.shared.extend(theirs);
+        Ok(is_wanted)
     }
 
     /// Members of other gyms who hold the right are looked at again: some took it up while its DELETE was

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{FromQueryResult, Statement};
+use sea_orm::sea_query::LockType;
+use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QuerySelect, Statement};
 
 use super::columns;
 use super::places::{self, model_in_places};
@@ -258,6 +259,22 @@ pub async fn of_assignment<C: ConnectionTrait>(
         .filter(Column::AssignmentId.eq(assignment))
         .all(db)
         .await
+}
+
+/// The same, kept from other writers until the transaction ends.
+pub async fn lock_assignment<C: ConnectionTrait>(
+    txn: &C,
+    organization: i64,
+    assignment: i64,
+) -> Result<Vec<Model>, DbErr> {
+    let mut rows = Entity::find()
+        .filter(Column::OrganizationId.eq(organization))
+        .filter(Column::AssignmentId.eq(assignment))
+        .order_by_asc(Column::Id);
+    if txn.get_database_backend() == DbBackend::Postgres {
+        rows = rows.lock(LockType::Update);
+    }
+    rows.all(txn).await
 }
 
 /// How many rows hold the same assignment: more than one where two gyms share it.

@@ -7,11 +7,20 @@ use contracts::wire;
 use jiff::{SignedDuration, Timestamp};
 use kisi_simulator::settings::{DuplicateAssignment, PatchMetadata, PatchWindow};
 use serde_json::json;
+use tonic::{Code, Status};
 
 use crate::harness::{GYM, On, PLAN, Running, SOON, Stage, set};
 use crate::kisi::{Fault, GROUP, PLACE};
 
 const OTHER: &str = "steel";
+
+async fn until_owned<T>(call: impl AsyncFn() -> Result<T, Status>) -> T {
+    testkit::eventually_some("it is taken", SOON, async || match call().await {
+        Err(status) if status.code() == Code::Unavailable => None,
+        taken => Some(taken.unwrap()),
+    })
+    .await
+}
 
 /// The gym set up by this key, and in sync.
 pub async fn in_sync(replica: &mut Running, gym: &str, key: &str) {
@@ -21,18 +30,22 @@ pub async fn in_sync(replica: &mut Running, gym: &str, key: &str) {
         gym_id: gym_id(),
         api_key: key.to_owned(),
     };
-    client.enable_integration(enable).await.unwrap();
+    // With two replicas a gym may change hands just now.
+    let enabled = async || client.clone().enable_integration(enable.clone()).await;
+    until_owned(enabled).await;
     let place = api::SelectPlaceRequest {
         gym_id: gym_id(),
         place_id: PLACE,
     };
-    client.select_place(place).await.unwrap();
+    let selected = async || client.clone().select_place(place.clone()).await;
+    until_owned(selected).await;
     let associations = api::SetAssociationsRequest {
         gym_id: gym_id(),
         associations: set(&[(PLAN, GROUP)]),
         digest: None,
     };
-    client.set_associations(associations).await.unwrap();
+    let set = async || client.clone().set_associations(associations.clone()).await;
+    until_owned(set).await;
     assert_eq!(sync(replica, gym).await.state, "done");
 }
 
@@ -41,7 +54,8 @@ pub async fn sync(replica: &mut Running, gym: &str) -> api::Sync {
         gym_id: gym.to_owned(),
         digest: None,
     };
-    let sync = replica.client.start_sync(start).await.unwrap().into_inner();
+    let started = async || replica.client.clone().start_sync(start.clone()).await;
+    let sync = until_owned(started).await.into_inner();
     let watch = api::GetSyncRequest {
         gym_id: gym.to_owned(),
         sync_id: sync.sync_id,

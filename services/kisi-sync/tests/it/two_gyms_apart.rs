@@ -1,11 +1,13 @@
 //! Two gyms of one Kisi organization on two replicas, each with the key of an owner of its own, and
 //! people who are members of both: what one replica does takes nothing that the other's gym wants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kisi_simulator::settings::LimiterModel;
 use kisi_sync::store::members;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use sea_orm::DatabaseConnection;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
@@ -167,10 +169,14 @@ async fn a_right_of_both_gyms_goes_with_the_last_of_them() {
     }
     apart.nothing_is_left_to_do().await;
 
-    decide(&apart.stage, GYM, 0, 4, false).await;
-    assert_eq!(apart.told(GYM, 0, 4).await, "revoked");
-    decide(&apart.stage, OTHER, 0, 4, false).await;
-    assert_eq!(apart.told(OTHER, 0, 4).await, "revoked");
+    // Both at the same moment.
+    tokio::join!(
+        decide(&apart.stage, GYM, 0, 4, false),
+        decide(&apart.stage, OTHER, 0, 4, false)
+    );
+    for gym in GYMS {
+        assert_eq!(apart.told(gym, 0, 4).await, "revoked");
+    }
     assert!(apart.stage.kisi.group_rows(GROUP).await.is_empty());
     assert_eq!(apart.done("DELETE", DELETE_RIGHT), 1);
     assert!(apart.stage.kisi.emails_of_users().contains(&email(0)));
@@ -362,4 +368,99 @@ async fn one_owner_is_asked_at_her_pace_across_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_owner_is_asked_at_her_pace_across_an_orderly_stop() {
     one_owner_is_asked_at_her_pace_across_a_takeover(false).await;
+}
+
+const PEOPLE: usize = 30;
+
+/// What was decided last, by gym and person: the version, and whether she is wanted.
+type Decided = BTreeMap<(&'static str, usize), (i64, bool)>;
+
+/// So many changes, each of one gym or of both at the same moment.
+async fn change(stage: &Stage, dice: &mut StdRng, decided: &mut Decided, changes: usize) {
+    for _ in 0..changes {
+        let number = dice.random_range(0..PEOPLE);
+        let mut next = |gym: &'static str| {
+            let (version, wanted) = decided.entry((gym, number)).or_insert((1, true));
+            *version += 1;
+            *wanted = dice.random_bool(0.5);
+            (*version, *wanted)
+        };
+        let (ours, theirs) = (next(GYM), next(OTHER));
+        tokio::join!(
+            decide(stage, GYM, number, ours.0, ours.1),
+            decide(stage, OTHER, number, theirs.0, theirs.1)
+        );
+        // People do not come all at once, or each would be written once.
+        let pause = dice.random_range(0..30);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+/// `APART_SEED` plays another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_of_people_in_both_gyms_are_right_after_a_race_and_a_kill() {
+    let seed = std::env::var("APART_SEED").map_or(20_261_130, |seed| seed.parse().unwrap());
+    println!("APART_SEED={seed}");
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut apart = Apart::with(PEOPLE, &FLAGS).await;
+    let mut decided = Decided::new();
+    let stage = &apart.stage;
+    change(stage, &mut dice, &mut decided, 80).await;
+    let [ours, theirs] = apart.replicas;
+    ours.kill().await;
+    change(stage, &mut dice, &mut decided, 60).await;
+    testkit::eventually(
+        "the other replica has both gyms",
+        AFTER_A_KILL,
+        async || {
+            let holders = replicas::holders(&apart.db).await;
+            holders[GYM] == holders[OTHER]
+        },
+    )
+    .await;
+    change(stage, &mut dice, &mut decided, 40).await;
+    let again = stage.spawn(&FLAGS).await;
+    apart.replicas = [again, theirs];
+    change(&apart.stage, &mut dice, &mut decided, 60).await;
+    apart.are_apart().await;
+    let stage = &apart.stage;
+    change(stage, &mut dice, &mut decided, 60).await;
+
+    stage.consumed().await;
+    let mut wrong = Vec::new();
+    let are_right = tokio::time::timeout(AFTER_A_KILL, async {
+        loop {
+            wrong = wrong_doors(stage, &decided).await;
+            if wrong.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let are_right = are_right.await.is_ok();
+    assert!(are_right, "APART_SEED={seed}: {wrong:?}");
+    for (replica, gym) in apart.replicas.iter_mut().zip(GYMS) {
+        two_gyms::sync(&mut replica.running, gym).await;
+    }
+    let wrong = wrong_doors(&apart.stage, &decided).await;
+    assert!(wrong.is_empty(), "APART_SEED={seed}: {wrong:?}");
+    apart.nothing_is_left_to_do().await;
+    apart.end().await;
+}
+
+/// People whose door is not as either gym wants it, with how many rights they have.
+async fn wrong_doors(stage: &Stage, decided: &Decided) -> Vec<(usize, usize)> {
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let users = stage.kisi.emails_of_users();
+    let wrong = (0..PEOPLE).filter_map(|number| {
+        let hers = |row: &&serde_json::Value| row["assignee"]["email"] == email(number);
+        let rights = rows.iter().filter(hers).count();
+        let wanted = GYMS
+            .iter()
+            .any(|gym| decided.get(&(*gym, number)).is_none_or(|last| last.1));
+        // Nobody was erased.
+        let is_there = users.contains(&email(number));
+        (rights != usize::from(wanted) || !is_there).then_some((number, rights))
+    });
+    wrong.collect()
 }

@@ -95,6 +95,15 @@ impl Model {
         look.cause.stored(look.asked_at)
     }
 
+    /// The look that goes on besides a new version: what others did, or may have done, to her rights is not
+    /// known any better by that.
+    pub fn look_besides(&self) -> Option<String> {
+        let look = self.asked()?;
+        let kinds = [LEASE_LOST, SHARED_RIGHT, SHARED_USER];
+        let goes_on = kinds.contains(&look.cause.kind.as_str());
+        goes_on.then(|| look.cause.stored_besides(look.asked_at))?
+    }
+
     /// Whether a look was asked for this reason, even if besides what is under way.
     pub fn is_asked_by(&self, kind: &str) -> bool {
         self.asked().is_some_and(|look| look.cause.kind == kind)
