@@ -310,8 +310,12 @@ impl Engine {
         Ok(false)
     }
 
-    /// What was in the way may have been another gym's, which comes and goes.
+    /// What was in the way may have been another gym's, which comes and goes. What was refused before as
+    /// well waits for the next pass: there may be many, and Kisi may mean it.
     pub(super) async fn try_beside_others(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        if attempt.snapshot.member.failure.as_deref() == Some("kisi_refused") {
+            return Ok(());
+        }
         let organization = attempt.snapshot.integration.organization();
         let others = integrations::Entity::find()
             .filter(integrations::Column::OrganizationId.eq(organization))
