@@ -387,6 +387,7 @@ impl Engine {
                 attempt.snapshot = newest;
                 attempt.refused = Refused::default();
                 attempt.outcome.failure = None;
+                (attempt.outcome.stays_pending, attempt.outcome.retry_at) = (false, None);
                 Ok(())
             }
             None => Err(Trouble::NotOwner),

@@ -124,15 +124,10 @@ impl Attempt {
         self.is_refused(failure, code);
     }
 
-    /// The right stays as it is; when it has ended it may go, and is given anew.
+    /// The right stays as it is, until a pass finds room or it has ended.
     pub(super) fn keeps_window(&mut self, row: i64, code: Option<String>) {
-        let ends = self.row(row).and_then(|row| row.valid_until);
         self.refused.rows.insert(row);
         self.is_refused("kisi_refused", code);
-        if let Some(ends) = ends {
-            self.outcome.stays_pending = true;
-            self.outcome.retry_at = Some(ends);
-        }
     }
 
     /// What is told of a refusal.

@@ -310,10 +310,12 @@ impl Engine {
         Ok(false)
     }
 
-    /// What was in the way may have been another gym's, which comes and goes. What was refused before as
-    /// well waits for the next pass: there may be many, and Kisi may mean it.
+    /// What was in the way may have been another gym's, which comes and goes. What was refused of this
+    /// version before waits for the next pass: there may be many, and Kisi may mean it.
     pub(super) async fn try_beside_others(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        if attempt.snapshot.member.failure.as_deref() == Some("kisi_refused") {
+        let member = &attempt.snapshot.member;
+        let is_told = member.answered_version >= member.version;
+        if is_told && member.failure.as_deref() == Some("kisi_refused") {
             return Ok(());
         }
         let organization = attempt.snapshot.integration.organization();

@@ -153,7 +153,8 @@ impl Engine {
             return Err(Trouble::NotOwner);
         }
         let mut rows = applied_grants::lock_assignment(&txn, organization, assignment).await?;
-        rows.retain(|row| row.gym_id != self.gym);
+        // Another member of this gym may hold it too, while an e-mail moves from one to the other.
+        rows.retain(|held| held.id != row);
         let theirs = sharing::wanted_by(&txn, &rows, now).await?;
         let is_wanted = theirs.get(&assignment).copied().flatten().is_some();
         if is_wanted {
@@ -174,8 +175,9 @@ impl Engine {
     ) -> Result<(), Trouble> {
         let (db, now) = (&self.shared.db, self.shared.now());
         let organization = attempt.snapshot.integration.organization();
+        let member = &attempt.snapshot.member;
         let mut joined = applied_grants::of_assignment(db, organization, assignment).await?;
-        joined.retain(|row| row.gym_id != self.gym);
+        joined.retain(|row| row.gym_id != self.gym || row.member_id != member.member_id);
         if joined.is_empty() {
             return Ok(());
         }

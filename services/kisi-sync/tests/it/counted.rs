@@ -401,46 +401,6 @@ async fn after_three_refusals_in_a_row_no_right_is_taken_away_to_be_given_anew()
     replica.stop().await;
 }
 
-/// Past the line she keeps the end that she has; once that is over nothing more can be taken from her.
-#[tokio::test(flavor = "multi_thread")]
-async fn whose_window_was_kept_is_let_in_anew_when_it_has_ended() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let line = [
-        ("brake-explained-min", "0"),
-        ("brake-explained-hour-percent", "0"),
-    ];
-    let mut replica = stage.start_with(&line).await;
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    let at = |seconds| {
-        let at = now.checked_add(SignedDuration::from_secs(seconds));
-        wire::timestamp(at.unwrap())
-    };
-    stage.in_sync(&mut replica, 1).await;
-    let decide = async |member: &str, version, until| {
-        let mut state = stage.directory.put(GYM, member, version, &[PLAN]);
-        let state = state.state.as_mut().unwrap();
-        state.plans[0].valid_until = Some(until);
-        stage.directory.publish(state).await;
-        stage.answer(member, |told| told.version == version).await
-    };
-    let given = decide("m2", 1, at(8)).await;
-    assert_eq!(given.outcome, "granted");
-    let kept = decide("m2", 2, at(3_600)).await;
-    assert_eq!(kept.failure.as_deref(), Some("kisi_refused"), "{kept:?}");
-    assert_eq!(kept.grants, given.grants);
-    let anew = stage
-        .answer("m2", |told| {
-            told.version == 2 && told.failure.is_none() && !told.grants.is_empty()
-        })
-        .await;
-    assert_eq!(anew.grants[0].valid_until, Some(at(3_600)));
-    replica.stop().await;
-}
-
 /// What is to come in its place cannot be written down when the old one is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {
