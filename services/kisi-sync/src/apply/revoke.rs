@@ -166,8 +166,8 @@ impl Engine {
         Ok(is_wanted)
     }
 
-    /// Members of other gyms who hold the right are looked at again: some took it up while its DELETE was
-    /// on its way, and who does not want it now may want it by the time that her replica comes to her.
+    /// All others who hold the right are looked at again: some took it up while its DELETE was on its way,
+    /// and who does not want it now may want it by the time that her replica comes to her.
     pub(super) async fn tell_who_joined(
         &self,
         attempt: &Attempt,
