@@ -30,6 +30,9 @@ pub enum FaultKind {
     /// Applied, and then no answer until the client gives up.
     #[serde(rename = "hang_after_applying")]
     HangAfterApplying,
+    /// Applied, and answered only when the faults are cleared.
+    #[serde(rename = "wait_after_applying")]
+    WaitAfterApplying,
     /// The connection ends without an answer; nothing is applied.
     #[serde(rename = "reset")]
     Reset,
@@ -59,6 +62,7 @@ impl FaultKind {
         matches!(
             self,
             Self::HangAfterApplying
+                | Self::WaitAfterApplying
                 | Self::ResetAfterApplying
                 | Self::UnavailableAfterApplying
                 | Self::ShortPage
@@ -132,7 +136,10 @@ impl Faults {
             *count -= 1;
         }
         let kind = fault.kind;
-        if fault.count == Some(0) {
+        if kind == FaultKind::WaitAfterApplying {
+            // It stays in the list: until it is cleared it keeps the answer.
+            self.held_back += 1;
+        } else if fault.count == Some(0) {
             self.list.remove(index);
         }
         Some(kind)
@@ -153,9 +160,9 @@ impl Faults {
         true
     }
 
-    /// Whether those that wait still have to.
-    pub fn hold(&self) -> bool {
-        self.list.iter().any(|fault| fault.kind == FaultKind::Wait)
+    /// Whether those that wait for this kind to be cleared still have to.
+    pub fn hold(&self, kind: FaultKind) -> bool {
+        self.list.iter().any(|fault| fault.kind == kind)
     }
 
     /// How many requests were made to wait so far.

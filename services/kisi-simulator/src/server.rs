@@ -72,6 +72,9 @@ async fn kisi(
         Some(FaultKind::Hang | FaultKind::HangAfterApplying) => {
             tokio::time::sleep(FOR_EVER).await;
         }
+        Some(FaultKind::WaitAfterApplying) => {
+            until_cleared(&shared, FaultKind::WaitAfterApplying).await;
+        }
         Some(FaultKind::Reset | FaultKind::ResetAfterApplying) => {
             // Ends the connection's task, and the connection with it, without an answer.
             std::panic::resume_unwind(Box::new("connection reset on purpose"));
@@ -93,7 +96,13 @@ async fn wait(shared: &Shared, method: &Method, uri: &Uri) {
             _ => false,
         }
     };
-    while waits && shared.lock().faults.hold() {
+    if waits {
+        until_cleared(shared, FaultKind::Wait).await;
+    }
+}
+
+async fn until_cleared(shared: &Shared, kind: FaultKind) {
+    while shared.lock().faults.hold(kind) {
         tokio::time::sleep(LOOKS_AGAIN).await;
     }
 }
