@@ -1,8 +1,8 @@
 //! Is this key good, whose is it, and may its owner do what is needed?
 //!
-//! Asked when a key is saved, and again with each reconcile: then the owner's role every time, which
-//! is one request and fails when the key is dead, and the rest once an hour. What is found is kept,
-//! and what differs from the check before is kept as a change, so that each shows once.
+//! Asked when a key is saved, and again with each reconcile: the owner's role first, because that fails
+//! when the key is dead. What is found is kept, and what differs from the check before is kept as a
+//! change, so that each shows once.
 
 use std::collections::BTreeSet;
 

@@ -14,6 +14,7 @@ use contracts::membership::v1::import_roster_request::Part;
 
 use super::figure::Figure;
 use super::kisi_servers::{KisiServers, next_aligned, organization, plan, sleep_until};
+use super::reconcile::KEY_CHECK;
 use super::roster_import;
 use super::usage::Usage;
 use crate::folder::Folder;
@@ -23,8 +24,8 @@ const GYMS: usize = 1_000;
 const MEMBERS: usize = 5;
 /// Gyms set up at once.
 const AT_ONCE: usize = 8;
-/// Requests of a pass in sync: a look at the key, and the one page of the one group.
-const LEAST: usize = 2;
+/// Requests of a pass in sync: the look at the key, and the one page of the one group.
+const LEAST: usize = KEY_CHECK + 1;
 /// What Kisi allows each of them.
 const RATE: f64 = 5.0;
 const EVERY: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use crate::store::{integrations, key_checks, syncs};
 const A_WHILE: i64 = 10 * 60 * 1_000_000;
 
 impl Pass {
-    /// The owner's role each time, one request; the organization and what is around once an hour.
+    /// Its owner's role, whose key it is, and what is around: four requests.
     pub(super) async fn look_at_key(
         &mut self,
         kisi: &HttpKisi,
@@ -26,11 +26,8 @@ impl Pass {
         if role.id.is_empty() {
             self.do_without_role(kisi).await?;
         }
-        let mut surroundings = None;
-        if self.is_hourly(integration) {
-            let looked = self.look_around(kisi, integration, owner, &role).await;
-            surroundings = self.go_on("key", looked)?.flatten();
-        }
+        let looked = self.look_around(kisi, integration, owner, &role).await;
+        let surroundings = self.go_on("key", looked)?.flatten();
         let now = self.shared.now();
         let txn = self.shared.db.begin().await?;
         // No part of what others are told of the integration.

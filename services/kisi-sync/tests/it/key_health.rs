@@ -8,7 +8,7 @@ use kisi_simulator::rows::{Assignee, Target};
 use serde_json::json;
 
 use crate::brake_days::Later;
-use crate::harness::{GYM, On, Running, Stage};
+use crate::harness::{GYM, On, Running, SOON, Stage};
 use crate::kisi::{GROUP, ORGANIZATION};
 
 /// An organization beside the gym's.
@@ -287,6 +287,28 @@ async fn an_owner_without_the_needed_role_needs_attention_before_kisi_refuses_th
 
 /// The list of the owner's rights is short, and nothing betrays it: the key is no dead one, and the next
 /// pass finds that.
+/// Nobody has to ask for it, and no hour has to pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_reconcile_finds_what_is_new_around_the_key() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start_with(&[("reconcile-every", "2s")]).await;
+    stage.in_sync(&mut replica, 1).await;
+    let import = add_integration(&stage, "active_directory_user_import").await;
+    let added = format!("integration_added:  -> active_directory_user_import {import}");
+    testkit::eventually("it shows", SOON, async || {
+        changes(&key(&mut replica).await) == [added.clone()]
+    })
+    .await;
+    let found = key(&mut replica).await;
+    assert!(
+        found
+            .advice
+            .iter()
+            .any(|it| it.contains("Other integrations"))
+    );
+    replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_lacks_the_owner_s_role_once_does_not_end_the_key() {
     let stage = Stage::set(On::Sqlite).await;
