@@ -201,6 +201,8 @@ impl Trial {
             self.signal(&name, Signal::SIGCONT);
         }
         self.turn_over(&lost).await;
+        // Under load, asleep and awake again.
+        drop(quiet);
         self.until_doors_follow(&lost).await;
         let took = still.elapsed();
         eprintln!(
@@ -210,11 +212,12 @@ impl Trial {
         assert!(took < REPLACED + BACKLOG, "{took:?}");
         // Whatever it was in the middle of keeps nobody waiting.
         let what = "a replica that stands still";
+        let quiet = gate.lock().await;
         self.gyms.until_doors_are_right(what).await;
+        drop(quiet);
         self.signal(&name, Signal::SIGCONT);
         let (gyms, all) = (&self.gyms, self.gyms.all.len());
         self.owners.until_shared(&gyms.stack, self.count, all).await;
-        drop(quiet);
     }
 
     /// Each member of these gyms loses the day, or gets it: more than is written at once.
