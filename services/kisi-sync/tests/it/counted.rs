@@ -14,11 +14,13 @@ use crate::kisi::{Fault, GROUP};
 const ROUTE: &str = "/role_assignments/{id}";
 
 /// Three may go in an hour; a request that hangs does so for the rest of its process's life.
-const FLAGS: [(&str, &str); 4] = [
+const FLAGS: [(&str, &str); 5] = [
     ("brake-explained-min", "3"),
     ("brake-explained-hour-percent", "0"),
     ("kisi-request-timeout", "8s"),
+    // A request is sent only while the lease is sure to outlast it.
     ("lease-ttl", "10s"),
+    ("lease-renew-every", "500ms"),
 ];
 
 /// Who is counted, and in which class.
