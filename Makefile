@@ -59,7 +59,7 @@ soak: tools ## Storms of webhooks and erasures over killed processes, outages, p
 	MODEL_CASES=$${MODEL_CASES:-5000} MODEL_SEED=$${MODEL_SEED:-$$RANDOM} KISI_MODEL_STORIES=$${KISI_MODEL_STORIES:-40} \
 	KISI_FAULTS_ROUNDS=$${KISI_FAULTS_ROUNDS:-5} KISI_FAULTS_SEED=$${KISI_FAULTS_SEED:-$$RANDOM} \
 	KISI_OUTAGE_SECONDS=$${KISI_OUTAGE_SECONDS:-600} KISI_BUSY_PASSES=$${KISI_BUSY_PASSES:-30} \
-		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture --include-ignored storm:: power_cut:: erasure:: faults_random:: model:: kisi_faults:: two_gyms_apart::
+		cargo test --workspace --all-targets --locked --no-fail-fast -- --nocapture --include-ignored storm:: power_cut:: erasure:: faults_random:: model:: kisi_faults:: two_gyms_race::
 
 .PHONY: fuzz
 fuzz: $(FUZZ) ## Fuzzes each provider's code for FUZZ_SECONDS (60) a target, or some FUZZ_TARGETS (needs nightly)

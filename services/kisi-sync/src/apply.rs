@@ -5,7 +5,7 @@
 //! out. What is transient ends the attempt and leaves the intent; what is refused is told and waits
 //! for the next version or the next reconcile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kisi_client::{HttpKisi, Lane, Turn};
@@ -19,7 +19,7 @@ use crate::ownership::LeaseProof;
 use crate::record::{self, Outcome};
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
-use crate::steps::{Refused, Step};
+use crate::steps::{self, Refused, Step, row_window};
 use crate::store::{applied_grants, members};
 
 /// More steps than any member needs; past it something goes round in circles, or Kisi answers nothing
@@ -32,6 +32,7 @@ const AGAIN_AFTER_MOST_STEPS: i64 = 60_000_000;
 const AGAIN_AFTER_REFUSAL: i64 = 3_600_000_000;
 
 mod attempt;
+mod beside_others;
 mod bursts;
 mod changed_person;
 mod doubts;
@@ -111,9 +112,12 @@ impl Engine {
             sent_at: 0,
             refused: Refused::default(),
             conflicted: BTreeSet::new(),
-            replaced: BTreeSet::new(),
+            made_way: BTreeSet::new(),
+            was_doubtful: self.doubts.is_taken(member),
+            replaced: BTreeMap::new(),
             replacing: None,
             gone_user: None,
+            let_others_first: false,
             delete_unanswered: false,
             granted_before: 0,
             lease_lost: false,
@@ -145,8 +149,9 @@ impl Engine {
             Some(_) => {
                 // Nothing to tell: what was done is kept, and the intent stays. What was taken away and
                 // not given anew is gone until somebody comes to it.
-                self.count_unreplaced(attempt);
+                let counted = self.count_unreplaced(attempt).await;
                 self.write(attempt).await?;
+                counted?;
                 return Err(trouble.unwrap_or(Trouble::Superseded));
             }
         }
@@ -204,7 +209,12 @@ impl Engine {
                     false => continue,
                 }
             };
-            let replaces = situation.unwanted().next().is_some();
+            let rows = attempt.snapshot.rows.iter();
+            let rows = rows.filter(|row| wanted.contains_key(&row.group_id));
+            let standing = rows.filter(|row| row.state == applied_grants::STANDING);
+            let standing = standing.map(|row| (row.group_id, row_window(row)));
+            let replaces =
+                situation.unwanted().next().is_some() || steps::closes(&wanted, standing, now);
             if let Err(trouble) = self.take(attempt, step.clone(), replaces).await {
                 attempt.put_aside(step, trouble)?;
             }
@@ -219,7 +229,11 @@ impl Engine {
         if !matches!(step, Step::Forget { .. }) {
             self.write(attempt).await?;
         }
-        let lane = attempt.grant_lane(replaces);
+        let shuts = attempt.shuts(&step, self.shared.now())?;
+        let lane = match shuts {
+            true => Lane::Revoke,
+            false => attempt.grant_lane(replaces),
+        };
         if lane == Lane::Grant && step.opens() {
             self.wait_for_quiet(&attempt.snapshot.member.member_id)
                 .await?;
@@ -236,10 +250,11 @@ impl Engine {
             }
             Step::Grant { row, group } => self.grant(attempt, row, group, lane).await,
             Step::ChangeWindow { row, group, window } => {
-                self.change_window(attempt, row, group, window).await
+                self.change_window(attempt, (row, group), window, lane)
+                    .await
             }
             Step::RemoveDuplicate { row, .. } => {
-                let lane = Lane::Reconcile;
+                let lane = if shuts { lane } else { Lane::Reconcile };
                 let gone = self.delete(attempt, row, "duplicate_removed", lane).await?;
                 attempt.outcome.duplicates += u32::from(gone);
                 Ok(())
@@ -342,7 +357,7 @@ impl Engine {
                 .copied()
                 .collect();
         }
-        self.count_unreplaced(attempt);
+        self.count_unreplaced(attempt).await?;
         let (changes, outcome) = (&attempt.changes, &attempt.outcome);
         let (shared, lease) = (&self.shared, &self.lease);
         if !record::settle(shared, lease, &mut attempt.snapshot, changes, outcome).await? {

@@ -23,6 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::steps::{self, Step};
 use crate::store::members::{self, WantedPlan};
 use crate::store::{applied_grants, integrations, micros};
+use crate::worker::Urgency;
 
 /// A member's state as it came, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub enum Stored {
     /// Durable, and nothing is to be done at Kisi.
     Answered,
     /// Durable, with work for the gym's owner. The snapshot is as committed.
-    Intent(Box<Snapshot>),
+    Intent(Box<Snapshot>, Urgency),
 }
 
 /// Stores it if it is newer. When this answers, it is durable.
@@ -147,12 +148,13 @@ pub async fn store(shared: &Shared, desired: &Desired) -> Result<Stored, DbErr> 
         keeps_former: false,
         read_at: now,
     };
+    let urgency = Urgency::of_change(snapshot.closes(now)?);
     match shared.leases.held(&snapshot.integration.lease_key) {
         Some(lease) => intend(&txn, &mut snapshot, lease.epoch(), now).await?,
-        None => hints::give(&txn, &desired.gym, &desired.member).await?,
+        None => hints::give(&txn, &desired.gym, &desired.member, urgency).await?,
     }
     txn.commit().await?;
-    Ok(Stored::Intent(Box::new(snapshot)))
+    Ok(Stored::Intent(Box::new(snapshot), urgency))
 }
 
 fn take_over(member: &mut members::Model, desired: &Desired, now: i64) {

@@ -10,17 +10,27 @@ use sqlx::postgres::PgListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
-use crate::worker::Job;
+use crate::worker::{Job, Urgency};
 
 const CHANNEL: &str = "kisi_sync";
+/// No door is to be closed.
+const CAN_WAIT: &str = "can_wait";
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// The gym's owner hears when the transaction commits that this member has work.
-pub async fn give<C: ConnectionTrait>(txn: &C, gym: &str, member: &str) -> Result<(), DbErr> {
+/// The gym's owner hears when the transaction commits that this member has work, and how urgent it is.
+pub async fn give<C: ConnectionTrait>(
+    txn: &C,
+    gym: &str,
+    member: &str,
+    urgency: Urgency,
+) -> Result<(), DbErr> {
     if txn.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
-    let payload = format!("{gym} {member}");
+    let payload = match urgency {
+        Urgency::Revoke => format!("{gym} {member}"),
+        _ => format!("{gym} {member} {CAN_WAIT}"),
+    };
     let sql = "SELECT pg_notify($1, $2)";
     let values = [CHANNEL.into(), payload.into()];
     let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, values);
@@ -48,12 +58,15 @@ async fn hear(shared: &Arc<Shared>, url: &SecretString) -> Result<(), sqlx::Erro
     listener.listen(CHANNEL).await?;
     loop {
         let hint = listener.recv().await?;
-        match hint.payload().split_once(' ') {
-            Some((gym, member)) => {
-                shared.workers.wake(gym, Job::hint(member));
+        let mut words = hint.payload().split(' ');
+        let (gym, member, word) = (words.next(), words.next(), words.next());
+        match (gym, member) {
+            (Some(gym), Some(member)) => {
+                let urgency = Urgency::of_change(word != Some(CAN_WAIT));
+                shared.workers.wake(gym, Job::hint(member, urgency));
             }
             // Leases were given back.
-            None => {
+            _ => {
                 if let Err(error) = crate::worker::keep_in_step(shared).await {
                     tracing::warn!(error = %error, "Leases cannot be kept up");
                 }

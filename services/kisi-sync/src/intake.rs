@@ -34,8 +34,8 @@ pub async fn receive(
     let read_from = Instant::now();
     match desired::store(&shared, &desired).await {
         Ok(Stored::Stale | Stored::Answered) => Disposition::Done,
-        Ok(Stored::Intent(snapshot)) => {
-            let job = Job::event(&desired.member, *snapshot, read_from);
+        Ok(Stored::Intent(snapshot, urgency)) => {
+            let job = Job::event(*snapshot, urgency, read_from);
             shared.workers.wake(&desired.gym, job);
             Disposition::Done
         }

@@ -14,6 +14,7 @@ use kisi_client::{HttpKisi, KisiError, KisiRead, Lane, Listing};
 
 use crate::brake::Brake;
 use crate::error::is_of_one_request;
+use crate::sharing::Elsewhere;
 use crate::steps;
 use crate::store::applied_grants::{self, STANDING};
 use crate::store::{instant, members, micros};
@@ -115,8 +116,10 @@ pub struct Moved {
 pub struct Known<'a> {
     pub rows: &'a [applied_grants::Model],
     pub members: &'a [members::Model],
-    /// Rows of other gyms in the same organization.
-    pub elsewhere: &'a BTreeSet<i64>,
+    /// What other gyms of the organization have.
+    pub elsewhere: &'a Elsewhere,
+    /// When all this was read from the tables.
+    pub read_at: i64,
     pub now: i64,
     /// The gym's counts, where it is worked on here.
     pub brake: Option<&'a Brake>,
@@ -393,7 +396,7 @@ fn sort_in(
         }
         return;
     }
-    if known.elsewhere.contains(&row.id) {
+    if known.elsewhere.has(row) || known.elsewhere.may_have(row, known.read_at) {
         return;
     }
     let member = user.and_then(|user| members.get(&user));

@@ -5,8 +5,9 @@
 
 use contracts::access::v1::{AccessApplied, AppliedGrant, Timings};
 use contracts::wire;
+use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, ConnectionTrait, DbErr, EntityTrait,
+    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait,
     IntoActiveModel, QueryFilter, TransactionTrait,
 };
 
@@ -102,13 +103,23 @@ pub async fn write<C: ConnectionTrait>(
                     sign_up_needed: ActiveValue::Set(member.sign_up_needed),
                     former_user_id: ActiveValue::Set(member.former_user_id),
                     former_users: ActiveValue::Set(member.former_users.clone()),
-                    looked: ActiveValue::Set(member.looked),
-                    opened_by_others: ActiveValue::Set(member.opened_by_others.clone()),
                     conflict: ActiveValue::Set(member.conflict.clone()),
                     ..Default::default()
                 };
+                // Where somebody has asked for another look meanwhile, what this one saw is not the last.
+                let is_last = Condition::all().add_option(match &member.look_cause {
+                    Some(cause) => Some(members::Column::LookCause.eq(cause)),
+                    None => Some(members::Column::LookCause.is_null()),
+                });
+                let seen =
+                    |this: Expr, nothing: Expr| Expr::case(is_last.clone(), this).finally(nothing);
+                let looked = seen(Expr::value(member.looked), Expr::value(false));
+                let others = member.opened_by_others.as_str();
+                let others = seen(Expr::value(others), Expr::value("[]"));
                 members::Entity::update_many()
                     .set(person)
+                    .col_expr(members::Column::Looked, looked.into())
+                    .col_expr(members::Column::OpenedByOthers, others.into())
                     .filter(members::Column::GymId.eq(&member.gym_id))
                     .filter(members::Column::MemberId.eq(&member.member_id))
                     .exec(db)

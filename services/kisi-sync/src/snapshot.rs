@@ -75,6 +75,13 @@ impl Snapshot {
         Ok(wanted)
     }
 
+    /// Whether a door is to be closed: nobody waits longer for anything.
+    pub fn closes(&self, now: i64) -> Result<bool, DbErr> {
+        let rows = self.rows.iter();
+        let rows = rows.map(|row| (row.group_id, steps::row_window(row)));
+        Ok(self.member.plans == "[]" || steps::closes(&self.wanted(now)?, rows, now))
+    }
+
     /// Asks anew who else holds these rights, and what they want of them.
     pub async fn renew_shared<C: ConnectionTrait>(
         &mut self,

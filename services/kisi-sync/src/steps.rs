@@ -58,6 +58,11 @@ impl Window {
         close(one.from, other.from) && close(one.until, other.until)
     }
 
+    /// It opens something now.
+    pub fn is_open(self, now: i64) -> bool {
+        self.as_of(now).from.is_none() && !self.has_ended(now)
+    }
+
     /// It opens nothing any more.
     pub fn has_ended(self, now: i64) -> bool {
         self.until.is_some_and(|until| until <= now)
@@ -99,6 +104,19 @@ pub fn wanted(
         }
     }
     groups
+}
+
+/// Something that is open, or may be, is not wanted any more, or not yet: a door is to be closed. By group
+/// and window.
+pub fn closes(
+    wanted: &BTreeMap<i64, Window>,
+    mut rows: impl Iterator<Item = (i64, Window)>,
+    now: i64,
+) -> bool {
+    rows.any(|(group, window)| match wanted.get(&group) {
+        Some(wanted) => window.is_open(now) && !wanted.is_open(now),
+        None => !window.has_ended(now),
+    })
 }
 
 /// The next thing to do. Row ids are those of `applied_grants`.

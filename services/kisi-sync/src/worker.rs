@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sea_orm::DbErr;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::error::Trouble;
 use crate::ownership::LeaseProof;
 use crate::record::Outcome;
 use crate::shared::Shared;
+use crate::steps;
 use crate::store::{integrations, members};
 
 mod jobs;
@@ -67,6 +69,8 @@ struct Worker {
     outage_shown: Option<bool>,
     /// None while the key does not work.
     engine: Option<Engine>,
+    /// The key that it spoke with last.
+    spoken_with: Option<i64>,
     queues: Queues,
     running: HashMap<String, Running>,
     /// When an attempt ended last, or others may have been at work here.
@@ -102,8 +106,12 @@ impl Worker {
                     Wake::Job(job) => self.take(*job),
                     Wake::Scan => self.scan(self.shared.now()).await,
                     Wake::Reload => {
-                        self.reload().await;
-                        self.scan(self.shared.now()).await;
+                        // What another key failed at need not fail with this one.
+                        let due = match self.reload().await {
+                            true => i64::MAX,
+                            false => self.shared.now(),
+                        };
+                        self.scan(due).await;
                     }
                 },
                 () = tokio::time::sleep(LOOK_EVERY), if !self.queues.is_empty() => {}
@@ -117,15 +125,15 @@ impl Worker {
         let _ = tokio::time::timeout(LAST_REQUESTS, last).await;
     }
 
-    /// Builds what speaks to Kisi anew, from the row as it is.
-    async fn reload(&mut self) {
+    /// Builds what speaks to Kisi anew, from the row as it is. Answers whether it speaks with another key.
+    async fn reload(&mut self) -> bool {
         self.note_dead_key().await;
         let row = match integrations::find(&self.shared.db, &self.gym).await {
             Ok(Some(row)) => row,
-            Ok(None) => return,
+            Ok(None) => return false,
             Err(error) => {
                 tracing::warn!(gym.id = %self.gym, error = %error, "The integration cannot be read");
-                return;
+                return false;
             }
         };
         self.pause.end();
@@ -137,8 +145,9 @@ impl Worker {
         if !row.is_live() {
             // Nobody is kept waiting until it is.
             self.replies.clear();
-            return;
+            return false;
         }
+        let is_new = self.spoken_with.replace(row.key_version) != Some(row.key_version);
         match self.shared.kisi_of(&row) {
             Ok(kisi) => {
                 self.engine = Some(Engine {
@@ -158,43 +167,55 @@ impl Worker {
                     stop: self.stop.clone(),
                     newer: Arc::default(),
                 });
+                is_new
             }
             Err(error) => {
                 tracing::error!(gym.id = %self.gym, error = %error,
                     "The key of gym {} does not open, and its work waits", self.gym);
+                false
             }
         }
     }
 
     /// Finds the members with work that is due by then.
-    async fn scan(&mut self, due: i64) {
-        if self.engine.is_none() {
-            // The gym may have been set up through another replica, while it changed hands.
-            self.reload().await;
+    async fn scan(&mut self, mut due: i64) {
+        // The gym may have been set up, or got another key, through another replica.
+        if self.engine.is_none() && self.reload().await {
+            due = i64::MAX;
         }
         if self.engine.is_none() || self.pause.is_on() {
             return;
         }
-        match members::list_due(&self.shared.db, &self.gym, due, SCAN_AT_ONCE).await {
-            Ok(members) => {
-                for due in members {
-                    if self.running.contains_key(&due.member_id) {
-                        continue;
-                    }
-                    let urgency = if due.is_out || (due.may_lose && !due.background) {
-                        Urgency::Revoke
-                    } else if due.background {
-                        Urgency::Background
-                    } else {
-                        Urgency::Grant
-                    };
-                    self.queues.push(Job::look(&due.member_id, urgency));
-                }
-            }
+        match self.list_due(due).await {
+            Ok(jobs) => jobs.into_iter().for_each(|job| self.queues.push(job)),
             Err(error) => {
                 tracing::warn!(gym.id = %self.gym, error = %error, "Due members cannot be listed");
             }
         }
+    }
+
+    async fn list_due(&self, due: i64) -> Result<Vec<Job>, DbErr> {
+        let (db, now) = (&self.shared.db, self.shared.now());
+        let Some(integration) = integrations::find(db, &self.gym).await? else {
+            return Ok(Vec::new());
+        };
+        // What makes no sense is told where she is settled.
+        let associations = integration.associations().unwrap_or_default();
+        let mut jobs = Vec::new();
+        for due in members::list_due(db, &self.gym, due, SCAN_AT_ONCE).await? {
+            if self.running.contains_key(&due.member_id) {
+                continue;
+            }
+            let plans = members::plans(&due.plans, &due.member_id).unwrap_or_default();
+            let wanted = steps::wanted(&plans, &associations, now);
+            let urgency = match due.background {
+                _ if plans.is_empty() => Urgency::Revoke,
+                true => Urgency::Background,
+                false => Urgency::of_change(steps::closes(&wanted, due.rows.into_iter(), now)),
+            };
+            jobs.push(Job::look(&due.member_id, urgency));
+        }
+        Ok(jobs)
     }
 
     fn take(&mut self, mut job: Job) {
@@ -266,6 +287,9 @@ impl Worker {
                 let member = job.member.clone();
                 self.running
                     .insert(member.clone(), Running { urgency, newer });
+                if urgency == Urgency::Revoke {
+                    self.doubts.begin(&member);
+                }
                 let is_doubted = all_are_doubted || self.is_doubted(&member);
                 let seed = job.seed.map(|seed| seed.snapshot);
                 let handle = tasks.spawn(async move {
@@ -292,6 +316,7 @@ impl Worker {
             return;
         };
         let running = self.running.remove(&member);
+        self.doubts.end(&member);
         self.last_ended = Instant::now();
         let urgency = running.map_or(Urgency::Grant, |running| running.urgency);
         let outcome = match result {

@@ -1,17 +1,19 @@
 //! One attempt at settling one member: the snapshot, changed as answers come, what is not durable
 //! yet, and what is to be told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kisi_client::Lane;
 use kisi_client::model::RoleAssignment;
+use sea_orm::DbErr;
 
 use super::replacing::Replacing;
+use super::revoke::Right;
 use crate::audit::Entry;
 use crate::error::Trouble;
 use crate::record::{Change, Outcome};
 use crate::snapshot::Snapshot;
-use crate::steps::{Refused, Step, Window};
+use crate::steps::{Refused, Step, Window, row_window};
 use crate::store::applied_grants::{self, STANDING};
 
 /// One attempt at settling one member.
@@ -25,12 +27,18 @@ pub(crate) struct Attempt {
     pub refused: Refused,
     /// Groups for which Kisi said "there already" in this attempt.
     pub conflicted: BTreeSet<i64>,
-    /// Groups whose right was taken away to be given anew.
-    pub replaced: BTreeSet<i64>,
+    /// Of those, the ones that were asked for again because what was in the way has gone.
+    pub made_way: BTreeSet<i64>,
+    /// Rights that were taken away to be given anew, by group.
+    pub replaced: BTreeMap<i64, Right>,
     /// While one of them is not given yet.
     pub replacing: Option<Replacing>,
     /// The user whom Kisi did not know by the id in this attempt: not taken again, whoever lists it.
     pub gone_user: Option<i64>,
+    /// Something was sent for her before of which nobody knows what came.
+    pub was_doubtful: bool,
+    /// Whoever is to be counted before her has been waited for.
+    pub let_others_first: bool,
     /// A DELETE was not answered: the right may be gone.
     pub delete_unanswered: bool,
     pub background: bool,
@@ -52,6 +60,22 @@ impl Attempt {
             false if replaces || revoked => Lane::Revoke,
             false => Lane::Grant,
         }
+    }
+
+    /// Whether the step shuts a door that is to open later: by the window of the right, or by taking away
+    /// the one whose window could not be changed.
+    pub(super) fn shuts(&self, step: &Step, now: i64) -> Result<bool, DbErr> {
+        let (row, wanted) = match step {
+            Step::ChangeWindow { row, window, .. } => (row, Some(*window)),
+            Step::RemoveDuplicate { row, group } => {
+                (row, self.snapshot.wanted(now)?.get(group).copied())
+            }
+            _ => return Ok(false),
+        };
+        let is_open = self
+            .row(*row)
+            .is_some_and(|row| row_window(row).is_open(now));
+        Ok(is_open && wanted.is_some_and(|wanted| !wanted.is_open(now)))
     }
 
     pub(super) fn fails(&mut self, failure: &'static str, retry_at: Option<i64>) {

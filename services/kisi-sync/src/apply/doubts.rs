@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sea_orm::{ActiveValue, ColumnTrait, DbErr, EntityTrait, QueryFilter};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::Engine;
 use crate::snapshot::Snapshot;
@@ -16,12 +17,16 @@ use crate::store::members::{self, LEASE_LOST, SHARED_RIGHT};
 /// So few are asked for at once before they are held: what was sent and not written down is one request or
 /// a few, and who waits to be held is in the way of revokes that may go.
 const ASKED_AT_ONCE: usize = 4;
+/// Longer than the tables take to answer.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
 /// One gym's.
 #[derive(Debug)]
 pub struct Doubts {
     doubtful: Mutex<Doubtful>,
     asking: Semaphore,
+    /// Rung when one of [`Doubtful::deciding`] is decided.
+    decided: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +37,10 @@ struct Doubtful {
     /// What stands by the tables may be gone, or have another window. It is removed again without a look
     /// as long as it is not wanted, because that is harmless.
     taken: HashSet<String>,
+    /// Those of whom nobody lived to count what they may have lost.
+    uncounted: HashSet<String>,
+    /// Those of them who are being settled.
+    deciding: HashSet<String>,
 }
 
 impl Doubts {
@@ -39,11 +48,53 @@ impl Doubts {
     pub fn of(waiting: Vec<String>) -> Self {
         Self {
             doubtful: Mutex::new(Doubtful {
-                taken: waiting.into_iter().collect(),
+                taken: waiting.iter().cloned().collect(),
+                uncounted: waiting.into_iter().collect(),
                 ..Doubtful::default()
             }),
             asking: Semaphore::new(ASKED_AT_ONCE),
+            decided: Notify::new(),
         }
+    }
+
+    /// The member is settled from here on: whoever may have lost a right already is counted before others
+    /// may lose one.
+    pub fn begin(&self, member: &str) {
+        let mut doubtful = self.lock();
+        if doubtful.uncounted.contains(member) {
+            doubtful.deciding.insert(member.to_owned());
+        }
+    }
+
+    /// She is counted.
+    pub(super) fn decide(&self, member: &str) {
+        self.lock().uncounted.remove(member);
+        self.end(member);
+    }
+
+    /// She is settled no longer.
+    pub fn end(&self, member: &str) {
+        if self.lock().deciding.remove(member) {
+            self.decided.notify_waiters();
+        }
+    }
+
+    /// Waits for those, and not for long: they may have to ask Kisi first.
+    pub(super) async fn others_first(&self, member: &str) {
+        let decided = async {
+            loop {
+                let decided = self.decided.notified();
+                let is_alone = {
+                    let doubtful = self.lock();
+                    doubtful.deciding.is_empty() || doubtful.deciding.contains(member)
+                };
+                if is_alone {
+                    return;
+                }
+                decided.await;
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_WITHIN, decided).await;
     }
 
     /// The leave to ask Kisi for a right that may be gone before it is held; None where enough are asked
@@ -69,7 +120,9 @@ impl Doubts {
 
     /// Kisi has told what stands.
     pub(super) fn settle_taken(&self, member: &str) {
-        self.lock().taken.remove(member);
+        let mut doubtful = self.lock();
+        doubtful.taken.remove(member);
+        doubtful.uncounted.remove(member);
     }
 
     pub(super) fn is_taken(&self, member: &str) -> bool {

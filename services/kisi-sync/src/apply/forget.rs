@@ -31,6 +31,7 @@ impl Engine {
         let member = &attempt.snapshot.member;
         let ours = member.kisi_user_id.filter(|_| member.kisi_user_ours);
         let left = match ours {
+            Some(user) if self.was_deleted(attempt, user).await? => Left::Gone,
             Some(user) if self.may_be_deleted(attempt, user).await? => {
                 self.delete_user(attempt, user).await?
             }
@@ -50,6 +51,24 @@ impl Engine {
         if !attempt.refused.former {
             self.forget(attempt).await?;
         }
+        Ok(true)
+    }
+
+    /// Whether the user whom others took up is gone: whoever deleted her may not have lived to tell them.
+    async fn was_deleted(&self, attempt: &mut Attempt, user: i64) -> Result<bool, Trouble> {
+        if !attempt.was_doubtful || self.others_of(attempt, user).await?.is_empty() {
+            return Ok(false);
+        }
+        attempt.sends(self.shared.now());
+        let found = self.kisi.find_user(Lane::Grant, user);
+        if self.ask_first(attempt, found).await?.is_some() {
+            return Ok(false);
+        }
+        self.tell_who_took_up(attempt, user).await?;
+        let entry = Entry::new("user_deleted").request("GET /users/{id}", &[]);
+        let entry = entry.object(user).detail("found_gone");
+        attempt.did(entry, self.shared.now());
+        devices::remove_of_user(&self.shared.db, user).await?;
         Ok(true)
     }
 
@@ -241,7 +260,7 @@ impl Engine {
         for (gym, member) in &joined {
             members::set_person_digest(&txn, gym, member, CHANGED).await?;
             members::look_again(&txn, gym, member, &cause, self.shared.now()).await?;
-            hints::give(&txn, gym, member).await?;
+            hints::give(&txn, gym, member, Urgency::Grant).await?;
         }
         txn.commit().await?;
         for (gym, member) in &joined {

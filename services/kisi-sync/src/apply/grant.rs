@@ -53,7 +53,7 @@ impl Engine {
                 self.brake.gained();
                 self.brake.wrote(group);
                 self.key.allow(group);
-                Ok(())
+                self.note_given(attempt, group, made.id, window).await
             }
             Err(KisiError::RateLimited { .. }) => Ok(()),
             Err(error) => self.grant_failed(attempt, row, group, error).await,

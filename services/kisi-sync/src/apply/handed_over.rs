@@ -15,6 +15,7 @@ use crate::hints;
 use crate::record::{self, Change};
 use crate::store::applied_grants::{self, STANDING, UNKNOWN};
 use crate::store::members::{self, Cause, LEASE_LOST};
+use crate::worker::Urgency;
 
 /// A process that was held still finds its connections closed at first.
 const TRIES: usize = 4;
@@ -54,7 +55,7 @@ impl Engine {
         }
         let cause = Cause::new(LEASE_LOST, self.lease.key(), None);
         members::look_again(&txn, gym, member, &cause, self.shared.now()).await?;
-        hints::give(&txn, gym, member).await?;
+        hints::give(&txn, gym, member, Urgency::Revoke).await?;
         record::log(&txn, gym, &attempt.changes, None, self.shared.now()).await?;
         txn.commit().await
     }

@@ -8,25 +8,19 @@ use std::collections::BTreeSet;
 
 use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
-use super::revoke::loss;
+use super::revoke::{Right, loss};
 use super::window::found_window;
 use super::{Attempt, Engine};
 use crate::audit::{Entry, UNDONE};
 use crate::error::Trouble;
 use crate::record::Change;
+use crate::sharing::CLOCKS_DIFFER_BY;
 use crate::steps::{is_unsettled, row_window};
 use crate::store::applied_grants::{self, INTENDED, STANDING};
 use crate::store::members::CHANGED;
-use crate::store::{integrations, key_checks, micros};
+use crate::store::{key_checks, micros};
 use crate::undone;
-
-/// How far Kisi's clock may be behind ours, in microseconds.
-const CLOCKS_DIFFER_BY: i64 = 120_000_000;
-
-/// When what Kisi refused beside another gym's rights is tried again. Microseconds.
-const AGAIN_BESIDE_OTHERS: i64 = 15_000_000;
 
 impl Engine {
     pub(crate) async fn look(&self, attempt: &mut Attempt, lane: Lane) -> Result<(), Trouble> {
@@ -155,6 +149,9 @@ impl Engine {
                     attempt.did(found.detail("found"), self.shared.now());
                     // By whomever, and told by nobody yet.
                     attempt.outcome.granted += 1;
+                    let window = found_window(right);
+                    self.note_given(attempt, row.group_id, right.id, window)
+                        .await?;
                 }
                 None => {
                     let on_group = |right: &RoleAssignment| right.user_on_group(row.group_id);
@@ -220,23 +217,24 @@ impl Engine {
         rights: &[RoleAssignment],
     ) -> Result<(), Trouble> {
         let listed: BTreeSet<i64> = rights.iter().map(|right| right.id).collect();
-        let lacking: Vec<(i64, i64, i64)> = attempt
+        let lacking: Vec<(i64, Right)> = attempt
             .snapshot
             .rows
             .iter()
             .filter(|row| row.state == STANDING && row.kisi_user_id == user)
             .filter(|row| !row_window(row).has_ended(self.shared.now()))
-            .filter_map(|row| Some((row.id, row.group_id, row.assignment_id?)))
-            .filter(|(_, _, assignment)| !listed.contains(assignment))
+            .filter_map(|row| Some((row.id, Right::of(row)?)))
+            .filter(|(_, right)| !listed.contains(&right.assignment))
             .collect();
-        for (row, group, assignment) in lacking {
-            if self.is_gone(attempt, lane, assignment).await? {
+        for (row, right) in lacking {
+            if self.is_gone(attempt, lane, right.assignment).await? {
                 // Whoever took it away may not have lived to tell them.
-                self.tell_who_joined(attempt, assignment).await?;
+                self.tell_who_joined(attempt, right).await?;
                 if self.may_be_taken(&attempt.snapshot.member) {
-                    self.note_taken(attempt, row, group, assignment);
+                    self.note_taken(attempt, row, right);
                 } else {
-                    let entry = Entry::new(UNDONE).group(group).object(assignment);
+                    let entry = Entry::new(UNDONE).group(right.group);
+                    let entry = entry.object(right.assignment);
                     let entry = entry.of(&attempt.snapshot.member);
                     attempt.changes.push(Change::Did(Box::new(entry)));
                     attempt.remove_row(row);
@@ -249,11 +247,11 @@ impl Engine {
     }
 
     /// It was removed by us, and nobody heard the answer.
-    fn note_taken(&self, attempt: &mut Attempt, row: i64, group: i64, assignment: i64) {
+    fn note_taken(&self, attempt: &mut Attempt, row: i64, right: Right) {
         let gone = Entry::new("revoked").request("GET /role_assignments/{id}", &[]);
-        let gone = gone.group(group).object(assignment).detail("found_gone");
-        attempt.did(gone, self.shared.now());
-        self.brake.wrote(group);
+        let gone = gone.group(right.group).object(right.assignment);
+        attempt.did(gone.detail("found_gone"), self.shared.now());
+        self.brake.wrote(right.group);
         let loss = loss(attempt, row, self.shared.now());
         self.count_revoke(attempt, loss);
         attempt.remove_row(row);
@@ -266,70 +264,20 @@ impl Engine {
         row: i64,
         lane: Lane,
     ) -> Result<bool, Trouble> {
-        let known = attempt
-            .row(row)
-            .and_then(|row| Some((row.group_id, row.assignment_id?)));
-        let Some((group, assignment)) = known else {
+        let Some(right) = attempt.row(row).and_then(Right::of) else {
             return Ok(false);
         };
         attempt.sends(self.shared.now());
-        let read = self.kisi.find_role_assignment(lane, assignment);
+        let read = self.kisi.find_role_assignment(lane, right.assignment);
         let is_gone = self.ask_first(attempt, read).await?.is_none();
         if is_gone {
-            self.tell_who_joined(attempt, assignment).await?;
-            self.note_taken(attempt, row, group, assignment);
+            self.tell_who_joined(attempt, right).await?;
+            self.note_taken(attempt, row, right);
         }
         Ok(is_gone)
     }
 
-    /// Whether another gym has asked for this right and not written the answer down yet.
-    async fn is_being_given(
-        &self,
-        organization: i64,
-        user: i64,
-        right: &RoleAssignment,
-    ) -> Result<bool, Trouble> {
-        let db = &self.shared.db;
-        let asked = applied_grants::Entity::find()
-            .filter(applied_grants::Column::OrganizationId.eq(organization))
-            .filter(applied_grants::Column::GymId.ne(&self.gym))
-            .filter(applied_grants::Column::GroupId.eq(right.applies_to_id))
-            .filter(applied_grants::Column::KisiUserId.eq(user))
-            .filter(applied_grants::Column::AssignmentId.is_null());
-        for row in asked.all(db).await? {
-            let gym = integrations::find(db, &row.gym_id).await?;
-            let owner = gym.and_then(|gym| gym.owner_user_id);
-            let is_since = |at| micros(at) >= row.intended_at - CLOCKS_DIFFER_BY;
-            if owner.is_some()
-                && right.created_by_id == owner
-                && right.created_at.is_none_or(is_since)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// What was in the way may have been another gym's, which comes and goes. What was refused of this
-    /// version before waits for the next pass: there may be many, and Kisi may mean it.
-    pub(super) async fn try_beside_others(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
-        let member = &attempt.snapshot.member;
-        let is_told = member.answered_version >= member.version;
-        if is_told && member.failure.as_deref() == Some("kisi_refused") {
-            return Ok(());
-        }
-        let organization = attempt.snapshot.integration.organization();
-        let others = integrations::Entity::find()
-            .filter(integrations::Column::OrganizationId.eq(organization))
-            .filter(integrations::Column::GymId.ne(&self.gym));
-        if others.one(&self.shared.db).await?.is_some() {
-            attempt.outcome.stays_pending = true;
-            attempt.outcome.retry_at = Some(self.shared.now() + AGAIN_BESIDE_OTHERS);
-        }
-        Ok(())
-    }
-
-    async fn is_gone(
+    pub(super) async fn is_gone(
         &self,
         attempt: &mut Attempt,
         lane: Lane,
@@ -338,76 +286,6 @@ impl Engine {
         attempt.outcome.requests += 1;
         let found = self.ask(self.kisi.find_role_assignment(lane, assignment));
         Ok(found.await?.is_none())
-    }
-
-    /// Rights on groups that no row of ours accounts for.
-    async fn note_others(
-        &self,
-        attempt: &mut Attempt,
-        lane: Lane,
-        user: i64,
-        rights: &[RoleAssignment],
-    ) -> Result<(), Trouble> {
-        let wanted = attempt.snapshot.wanted(self.shared.now())?;
-        let known = known_assignments(&attempt.snapshot.rows);
-        let organization = attempt.snapshot.integration.organization_id.unwrap_or(0);
-        let adopts = attempt.snapshot.integration.unmanaged_policy == "adopt";
-        let (mut others, mut taken) = (BTreeSet::new(), BTreeSet::new());
-        for right in rights {
-            let group = right.applies_to_id;
-            if right.user_on_group(group).is_none() || known.contains(&right.id) {
-                continue;
-            }
-            // In this order, or an answer that is written down in between is seen by neither.
-            let shared = self.is_being_given(organization, user, right).await?
-                || applied_grants::holders(&self.shared.db, organization, right.id).await? > 0;
-            let basic = right.role_id == NewGroupAssignment::BASIC_ROLE;
-            let window = found_window(right);
-            let has_ended = window.has_ended(self.shared.now());
-            let missing =
-                wanted.contains_key(&group) && !attempt.snapshot.open_groups().contains(&group);
-            if missing && basic && (adopts || shared) && !(shared && has_ended) {
-                // Another gym's row is shared, never taken over; a hand-made one is adopted.
-                let row = self
-                    .insert(attempt, group, window, user, STANDING, Some(right.id))
-                    .await?;
-                // Its other holder may have taken it away since it was listed. Who does so from now on
-                // finds this row, and tells.
-                if shared && self.is_gone(attempt, lane, right.id).await? {
-                    attempt.remove_row(row);
-                    continue;
-                }
-                taken.insert(group);
-            } else if !shared && !has_ended {
-                others.insert(group);
-            }
-        }
-        if !taken.is_empty() {
-            let now = self.shared.now();
-            attempt.snapshot.renew_shared(&self.shared.db, now).await?;
-        }
-        let in_the_way: Vec<i64> = attempt
-            .snapshot
-            .rows
-            .iter()
-            .filter(|row| row.state == INTENDED && others.contains(&row.group_id))
-            .map(|row| row.id)
-            .collect();
-        for row in in_the_way {
-            attempt.remove_row(row);
-        }
-        // What is opened by others, or was there and is ours from now on, was not refused.
-        attempt
-            .refused
-            .groups
-            .retain(|group| !others.contains(group) && !taken.contains(group));
-        if attempt.refused.is_empty() && attempt.outcome.failure == Some("kisi_refused") {
-            attempt.outcome.failure = None;
-        }
-        let others: Vec<i64> = others.into_iter().collect();
-        attempt.snapshot.member.opened_by_others =
-            serde_json::to_string(&others).unwrap_or_else(|_| "[]".to_owned());
-        Ok(())
     }
 }
 
@@ -421,6 +299,6 @@ fn is_staff(right: &RoleAssignment) -> bool {
     over_all && !right.role_id.ends_with("_basic")
 }
 
-fn known_assignments(rows: &[applied_grants::Model]) -> BTreeSet<i64> {
+pub(super) fn known_assignments(rows: &[applied_grants::Model]) -> BTreeSet<i64> {
     rows.iter().filter_map(|row| row.assignment_id).collect()
 }

@@ -3,13 +3,14 @@
 //! In between the door is shut, and the new right may be refused. So one member at a time of a gym is put
 //! to that, and only as many as may lose access; and where Kisi has refused some in a row, nobody is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kisi_client::Lane;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
-use super::revoke::class;
+use super::revoke::{Right, class};
 use super::{Attempt, Engine};
 use crate::brake::Going;
 use crate::error::Trouble;
@@ -61,10 +62,14 @@ impl Engine {
         let Some(old) = attempt.row(row) else {
             return Ok(());
         };
-        let (group, user) = (old.group_id, old.kisi_user_id);
-        let Some(assignment) = old.assignment_id else {
+        let Some(former) = Right::of(old) else {
             return Ok(());
         };
+        let Right {
+            assignment,
+            group,
+            user,
+        } = former;
         let last = match attempt.replacing.take() {
             Some(replacing) => replacing.last,
             None => self.alone_in_replacing(attempt).await?,
@@ -99,7 +104,7 @@ impl Engine {
             return Ok(());
         }
         attempt.remove_row(row);
-        attempt.replaced.insert(group);
+        attempt.replaced.insert(group, former);
         self.brake.removed();
         self.doubts.settle_taken(&member);
         attempt.outcome.windows += 1;
@@ -108,22 +113,58 @@ impl Engine {
             .insert(attempt, group, window, user, INTENDED, None)
             .await?;
         self.grant(attempt, new, group, Lane::Revoke).await?;
-        match attempt.row(new).and_then(|row| row.assignment_id) {
-            Some(made) => {
-                // It takes no other right's place.
-                attempt.granted_before += 1;
-                if let Some(mut replacing) = attempt.replacing.take() {
-                    replacing.last.refused = 0;
-                }
-                self.tell_holders(attempt, (assignment, made), window).await
-            }
-            None if attempt.refused.groups.contains(&group) => {
-                self.count_unreplaced(attempt);
-                self.tell_who_joined(attempt, assignment).await
-            }
-            // The next steps grant it, ahead of all other work.
-            None => Ok(()),
+        let is_refused = attempt.refused.groups.contains(&group);
+        if is_refused && attempt.replaced.contains_key(&group) {
+            self.count_unreplaced(attempt).await?;
         }
+        // Where Kisi asked to wait the next steps grant it, ahead of all other work.
+        Ok(())
+    }
+
+    /// A right stands in the group: where it has the place of one that was taken away for it, it takes no
+    /// other's, and whoever held that one holds it from now on.
+    pub(super) async fn note_given(
+        &self,
+        attempt: &mut Attempt,
+        group: i64,
+        given: i64,
+        window: Window,
+    ) -> Result<(), Trouble> {
+        let Some(former) = attempt.replaced.get(&group).copied() else {
+            return Ok(());
+        };
+        attempt.granted_before += 1;
+        // Where that fails they are told at the end of the attempt that the former one is gone.
+        self.tell_holders(attempt, (former.assignment, given), window)
+            .await?;
+        attempt.replaced.remove(&group);
+        if attempt.replaced.is_empty()
+            && let Some(mut replacing) = attempt.replacing.take()
+        {
+            replacing.last.refused = 0;
+        }
+        Ok(())
+    }
+
+    /// What was taken away to be given anew, and was not given, is lost like anything else; and whoever
+    /// held it too is told.
+    pub(super) async fn count_unreplaced(&self, attempt: &mut Attempt) -> Result<(), Trouble> {
+        let open: BTreeSet<i64> = attempt.snapshot.open_groups().into_iter().collect();
+        let replaced = std::mem::take(&mut attempt.replaced);
+        let replacing = attempt.replacing.take();
+        let mut gone = replaced.keys().filter(|group| !open.contains(group));
+        if let Some(first) = gone.next() {
+            let is_refused = |group: &i64| attempt.refused.groups.contains(group);
+            if is_refused(first) || gone.any(is_refused) {
+                replacing.into_iter().for_each(Replacing::note_refusal);
+            }
+            let class = class(attempt);
+            self.count_loss(attempt, class);
+        }
+        for former in replaced.values() {
+            self.tell_who_joined(attempt, *former).await?;
+        }
+        Ok(())
     }
 
     async fn alone_in_replacing(

@@ -2,12 +2,9 @@
 //! needs no look, unless the row is wanted again by then, or may not go any more. The brake is asked
 //! before, and counts after.
 
-use std::collections::BTreeSet;
-
 use kisi_client::{Deletion, KisiError, KisiWrite, Lane, Turn};
 use sea_orm::{EntityTrait, TransactionTrait};
 
-use super::replacing::Replacing;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -17,6 +14,25 @@ use crate::store::applied_grants;
 use crate::store::members::{self, Cause, SHARED_RIGHT};
 use crate::worker::{Job, Urgency};
 use crate::{hints, sharing};
+
+/// A right at Kisi.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Right {
+    pub assignment: i64,
+    pub group: i64,
+    pub user: i64,
+}
+
+impl Right {
+    /// What a row of ours stands for.
+    pub(super) fn of(row: &applied_grants::Model) -> Option<Self> {
+        Some(Self {
+            assignment: row.assignment_id?,
+            group: row.group_id,
+            user: row.kisi_user_id,
+        })
+    }
+}
 
 impl Engine {
     pub(super) async fn revoke(&self, attempt: &mut Attempt, row: i64) -> Result<(), Trouble> {
@@ -32,7 +48,11 @@ impl Engine {
                 return Ok(());
             }
         }
+        if loss.is_some() && !std::mem::replace(&mut attempt.let_others_first, true) {
+            self.doubts.others_first(&member).await;
+        }
         let going = loss.and_then(|class| self.brake.let_go(&member, class, now));
+        self.doubts.decide(&member);
         if let (Some(class), None) = (loss, &going) {
             // What went before anybody could write that down is gone already, and counts.
             if let Some(_asked) = self.doubts.ask_for(&member)
@@ -72,21 +92,6 @@ impl Engine {
         }
     }
 
-    /// What was taken away to be given anew, and was not given, is lost like anything else.
-    pub(super) fn count_unreplaced(&self, attempt: &mut Attempt) {
-        let open: BTreeSet<i64> = attempt.snapshot.open_groups().into_iter().collect();
-        let replaced = std::mem::take(&mut attempt.replaced);
-        let replacing = attempt.replacing.take();
-        let mut gone = replaced.difference(&open);
-        if let Some(group) = gone.next() {
-            if attempt.refused.groups.contains(group) {
-                replacing.into_iter().for_each(Replacing::note_refusal);
-            }
-            let class = class(attempt);
-            self.count_loss(attempt, class);
-        }
-    }
-
     /// DELETE of a row of ours; a right that another gym of the organization shares is left to it.
     /// Answers whether it is over. `action` is what the audit log calls it.
     pub(super) async fn delete(
@@ -99,8 +104,8 @@ impl Engine {
         let Some(model) = attempt.row(row) else {
             return Ok(false);
         };
-        let (group, assignment) = (model.group_id, model.assignment_id);
-        let Some(assignment) = assignment else {
+        let (group, user) = (model.group_id, model.kisi_user_id);
+        let Some(assignment) = model.assignment_id else {
             attempt.remove_row(row);
             return Ok(true);
         };
@@ -125,14 +130,22 @@ impl Engine {
                     .delete_in_turn(attempt, turn, group, assignment, action)
                     .await?;
                 if is_gone {
-                    self.tell_who_joined(attempt, assignment).await?;
+                    let right = Right {
+                        assignment,
+                        group,
+                        user,
+                    };
+                    self.tell_who_joined(attempt, right).await?;
                 }
                 is_gone
             }
         };
         if is_over {
             attempt.remove_row(row);
-            self.doubts.settle_taken(&attempt.snapshot.member.member_id);
+            // Any other of hers may be gone as well.
+            if attempt.snapshot.open_groups().is_empty() {
+                self.doubts.settle_taken(&attempt.snapshot.member.member_id);
+            }
         }
         Ok(is_over)
     }
@@ -166,17 +179,27 @@ impl Engine {
         Ok(is_wanted)
     }
 
-    /// All others who hold the right are looked at again: some took it up while its DELETE was on its way,
-    /// and who does not want it now may want it by the time that her replica comes to her.
+    /// All others who hold the right that is gone are looked at again: some took it up while its DELETE was
+    /// on its way, and who does not want it now may want it by the time that her replica comes to her. So
+    /// is whoever has asked for one there and knows no answer: she may have found this one.
     pub(super) async fn tell_who_joined(
         &self,
         attempt: &Attempt,
-        assignment: i64,
+        right: Right,
     ) -> Result<(), Trouble> {
         let (db, now) = (&self.shared.db, self.shared.now());
         let organization = attempt.snapshot.integration.organization();
         let member = &attempt.snapshot.member;
-        let mut joined = applied_grants::of_assignment(db, organization, assignment).await?;
+        let Right {
+            assignment,
+            group,
+            user,
+        } = right;
+        let mut joined = applied_grants::of_user(db, organization, user).await?;
+        joined.retain(|row| match row.assignment_id {
+            Some(held) => held == assignment,
+            None => row.group_id == group,
+        });
         joined.retain(|row| row.gym_id != self.gym || row.member_id != member.member_id);
         if joined.is_empty() {
             return Ok(());
@@ -185,7 +208,7 @@ impl Engine {
         let txn = db.begin().await?;
         for row in &joined {
             members::look_again(&txn, &row.gym_id, &row.member_id, &cause, now).await?;
-            hints::give(&txn, &row.gym_id, &row.member_id).await?;
+            hints::give(&txn, &row.gym_id, &row.member_id, Urgency::Grant).await?;
         }
         txn.commit().await?;
         for row in &joined {

@@ -5,6 +5,7 @@ use kisi_client::{KisiError, KisiRead, KisiWrite, Lane, Turn};
 use sea_orm::TransactionTrait;
 
 use super::grant::granting;
+use super::revoke::Right;
 use super::{Attempt, Engine};
 use crate::audit::Entry;
 use crate::error::Trouble;
@@ -18,23 +19,26 @@ impl Engine {
     pub(super) async fn change_window(
         &self,
         attempt: &mut Attempt,
-        row: i64,
-        group: i64,
+        (row, group): (i64, i64),
         window: Window,
+        lane: Lane,
     ) -> Result<(), Trouble> {
         let Some(model) = attempt.row(row) else {
             return Ok(());
         };
-        let (user, Some(assignment)) = (model.kisi_user_id, model.assignment_id) else {
+        let Some(right) = Right::of(model) else {
             return Ok(());
         };
+        let Right {
+            assignment, user, ..
+        } = right;
         if row_window(model).has_ended(self.shared.now()) {
             // No door is open by it, and Kisi may hide it or have deleted it, so that it cannot be
             // changed: it goes, and the next steps grant another.
             let gone = self.delete(attempt, row, "replaced", Lane::Grant).await;
             return gone.map(drop);
         }
-        let turn = self.turn(attempt, Lane::Grant).await?;
+        let turn = self.turn(attempt, lane).await?;
         let now = self.shared.now();
         attempt.snapshot.renew_shared(&self.shared.db, now).await?;
         self.may_send()?;
@@ -42,15 +46,19 @@ impl Engine {
             // Another gym that shares it has decided meanwhile.
             return Ok(());
         }
-        let found = match self.patch(attempt, turn, group, assignment, window).await? {
+        let found = match self
+            .patch(attempt, (turn, lane), group, assignment, window)
+            .await?
+        {
             Patched::Limited => return Ok(()),
             Patched::Gone => {
                 attempt.remove_row(row);
-                return Ok(());
+                self.write(attempt).await?;
+                return self.tell_who_joined(attempt, right).await;
             }
             Patched::Moved(found) => found,
             Patched::AsBefore => {
-                self.replace(attempt, row, window, user).await?;
+                self.replace(attempt, row, window, user, lane).await?;
                 let given = |row: &applied_grants::Model| {
                     row.group_id == group && row.state == STANDING && row_window(row) == window
                 };
@@ -71,7 +79,7 @@ impl Engine {
     async fn patch(
         &self,
         attempt: &mut Attempt,
-        turn: Turn,
+        (turn, lane): (Turn, Lane),
         group: i64,
         assignment: i64,
         window: Window,
@@ -103,7 +111,12 @@ impl Engine {
             }
         }
         attempt.outcome.requests += 1;
-        let read = self.kisi.find_role_assignment(Lane::Grant, assignment);
+        // Until it is read the rows say what was before.
+        let lane = match lane {
+            Lane::Reconcile => Lane::Grant,
+            lane => lane,
+        };
+        let read = self.kisi.find_role_assignment(lane, assignment);
         let read = self.ask(read).await.inspect_err(|_| {
             let member = &attempt.snapshot.member.member_id;
             self.doubts.note_taken(member);
@@ -125,6 +138,7 @@ impl Engine {
         row: i64,
         window: Window,
         user: i64,
+        lane: Lane,
     ) -> Result<(), Trouble> {
         let Some(old) = attempt.row(row) else {
             return Ok(());
@@ -133,7 +147,7 @@ impl Engine {
         let new = self
             .insert(attempt, group, window, user, INTENDED, None)
             .await?;
-        let turn = self.turn(attempt, Lane::Grant).await?;
+        let turn = self.turn(attempt, lane).await?;
         attempt.sends(self.shared.now());
         let request = NewGroupAssignment::basic(group, user, kisi_window(window));
         match self
@@ -176,22 +190,32 @@ impl Engine {
         let Some(model) = attempt.row(row) else {
             return Ok(true);
         };
-        let (group, Some(assignment)) = (model.group_id, model.assignment_id) else {
+        let Some(right) = Right::of(model) else {
             return Ok(true);
         };
+        let Right {
+            assignment, group, ..
+        } = right;
         let stands = row_window(model);
         if stands.opens_like(theirs, now) || stands.has_ended(now) {
             return Ok(true);
         }
-        match self.patch(attempt, turn, group, assignment, theirs).await? {
+        match self
+            .patch(attempt, (turn, Lane::Revoke), group, assignment, theirs)
+            .await?
+        {
             Patched::Limited => Ok(false),
             Patched::Moved(_) => {
                 let moved = (assignment, assignment);
                 self.tell_holders(attempt, moved, theirs).await?;
                 Ok(true)
             }
+            Patched::Gone => {
+                self.tell_who_joined(attempt, right).await?;
+                Ok(true)
+            }
             // Their next pass replaces it.
-            Patched::AsBefore | Patched::Gone => Ok(true),
+            Patched::AsBefore => Ok(true),
         }
     }
 

@@ -7,7 +7,7 @@ use access_domain::grant::{DesiredGrants, Holder, ObservedGrant, Window};
 use access_domain::ids::{GroupId, MemberId};
 use access_domain::plan::{self, Plan, Policy, Step, Unmanaged};
 use kisi_client::{HttpKisi, Lane};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::DbErr;
 
 use super::ReconcileError;
 use crate::brake::Brake;
@@ -15,7 +15,7 @@ use crate::held;
 use crate::key_check;
 use crate::observe::{self, GroupsSeen, Known, Observed};
 use crate::shared::Shared;
-use crate::sharing::{self, Shared as Shares};
+use crate::sharing::{self, Elsewhere, Shared as Shares};
 use crate::steps;
 use crate::store::{applied_grants, instant, integrations, members};
 
@@ -33,8 +33,8 @@ pub struct View {
     pub groups: GroupsSeen,
     /// Whether the lists of a look are kept.
     pub keeps_lists: bool,
-    /// Assignments of other gyms in the same organization.
-    elsewhere: BTreeSet<i64>,
+    /// What other gyms of the organization have.
+    elsewhere: Elsewhere,
     /// Those of them that this gym holds too, and what the others want of them.
     shared: Shares,
     /// The gym's counts, where it is worked on here.
@@ -50,14 +50,7 @@ impl View {
         let organization = integration.organization();
         let members = members::list(&shared.db, &gym).await?;
         let rows = applied_grants::of_gym(&shared.db, organization, &gym).await?;
-        let elsewhere: Vec<Option<i64>> = applied_grants::Entity::find()
-            .select_only()
-            .column(applied_grants::Column::AssignmentId)
-            .filter(applied_grants::Column::OrganizationId.eq(organization))
-            .filter(applied_grants::Column::GymId.ne(&gym))
-            .into_tuple()
-            .all(&shared.db)
-            .await?;
+        let elsewhere = Elsewhere::of_gym(&shared.db, organization, &gym).await?;
         let read_at = shared.now();
         // To find those that two gyms hold, all of the organization's are gone through.
         let others = match elsewhere.is_empty() {
@@ -72,7 +65,7 @@ impl View {
             groups: GroupsSeen::default(),
             keeps_lists: false,
             shared: sharing::wanted_by(&shared.db, &others, read_at).await?,
-            elsewhere: elsewhere.into_iter().flatten().collect(),
+            elsewhere,
             brake: shared.workers.brake(&gym),
         })
     }
@@ -118,6 +111,7 @@ impl View {
             rows: &self.rows,
             members: &self.members,
             elsewhere: &self.elsewhere,
+            read_at: self.read_at,
             now,
             groups: &self.groups,
             suspected: self.suspected()?,

@@ -153,6 +153,33 @@ fn two_plans_of_one_group_open_it_for_as_long_as_either_lasts() {
 }
 
 #[test]
+fn a_door_is_to_be_closed_where_something_is_open_that_should_not_be_now() {
+    let window = |from: Option<i64>, until: Option<i64>| Window { from, until };
+    let later = window(Some(NOW + SECOND), None);
+    let longer = window(None, Some(NOW + 9 * SECOND));
+    let shorter = window(None, Some(NOW + SECOND));
+    let ended = window(None, Some(NOW));
+    let always = Window::default();
+    let closes = |row, wanted: Option<Window>| {
+        let wanted = wanted.into_iter().map(|window| (5, window.as_of(NOW)));
+        closes(&wanted.collect(), [(5, row)].into_iter(), NOW)
+    };
+    for (row, wanted, is_so) in [
+        (always, None, true),
+        (later, None, true),
+        (ended, None, false),
+        (always, Some(always), false),
+        (shorter, Some(longer), false),
+        (longer, Some(shorter), false),
+        (always, Some(later), true),
+        (later, Some(always), false),
+        (ended, Some(later), false),
+    ] {
+        assert_eq!(closes(row, wanted), is_so, "{row} {wanted:?}");
+    }
+}
+
+#[test]
 fn a_wrong_window_is_changed_and_a_beginning_that_has_passed_is_none() {
     let mut old = row(1, 5, STANDING, 1);
     old.valid_from = Some(NOW - SECOND);

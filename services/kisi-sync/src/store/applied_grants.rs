@@ -248,20 +248,21 @@ pub async fn correct_window<C: ConnectionTrait>(
     Ok(done.rows_affected > 0)
 }
 
-/// The rows that hold this assignment, whoever's they are.
-pub async fn of_assignment<C: ConnectionTrait>(
+/// The rows of one Kisi user, whoever's they are.
+pub async fn of_user<C: ConnectionTrait>(
     db: &C,
     organization: i64,
-    assignment: i64,
+    user: i64,
 ) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Column::OrganizationId.eq(organization))
-        .filter(Column::AssignmentId.eq(assignment))
+        .filter(Column::KisiUserId.eq(user))
         .all(db)
         .await
 }
 
-/// The same, kept from other writers until the transaction ends.
+/// The rows that hold this assignment, whoever's they are, kept from other writers until the
+/// transaction ends.
 pub async fn lock_assignment<C: ConnectionTrait>(
     txn: &C,
     organization: i64,

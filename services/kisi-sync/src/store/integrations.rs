@@ -172,3 +172,17 @@ pub async fn list_live<C: ConnectionTrait>(db: &C) -> Result<Vec<String>, DbErr>
         .all(db)
         .await
 }
+
+/// The gyms of an organization, and who owns their keys.
+pub async fn list_owners<C: ConnectionTrait>(
+    db: &C,
+    organization: i64,
+) -> Result<Vec<(String, Option<i64>)>, DbErr> {
+    Entity::find()
+        .select_only()
+        .columns([Column::GymId, Column::OwnerUserId])
+        .filter(Column::OrganizationId.eq(organization))
+        .into_tuple()
+        .all(db)
+        .await
+}

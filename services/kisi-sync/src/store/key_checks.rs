@@ -3,8 +3,10 @@
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Changes that are kept.
+/// Changes that are kept, besides those of the owner.
 const KEPT: usize = 20;
+/// Whose key it is.
+const OWNER: &str = "owner";
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "key_checks")]
@@ -70,6 +72,15 @@ impl Model {
             .map_err(|_| super::senseless("key_checks", "changes", &self.gym_id))
     }
 
+    /// Whose keys the gym had before, and until when.
+    fn former_owners(&self) -> Result<Vec<(i64, i64)>, DbErr> {
+        let changes = self.changes()?.into_iter();
+        let owners = changes.filter(|change| change.what == OWNER);
+        Ok(owners
+            .filter_map(|change| Some((change.from.parse().ok()?, change.at)))
+            .collect())
+    }
+
     /// Keeps a change, if it is one.
     pub fn note(&mut self, what: &str, from: &str, to: &str, at: i64) -> Result<(), DbErr> {
         if from == to {
@@ -85,7 +96,12 @@ impl Model {
                 at,
             },
         );
-        changes.truncate(KEPT);
+        // By the owners it is known whose rights are ours.
+        let mut kept = 0;
+        changes.retain(|change| {
+            kept += usize::from(change.what != OWNER);
+            change.what == OWNER || kept <= KEPT
+        });
         self.changes = serde_json::to_string(&changes).unwrap_or_else(|_| "[]".to_owned());
         Ok(())
     }
@@ -101,14 +117,22 @@ pub async fn former_owners<C: ConnectionTrait>(
     db: &C,
     gym: &str,
 ) -> Result<Vec<(i64, i64)>, DbErr> {
-    let Some(held) = find(db, gym).await? else {
-        return Ok(Vec::new());
-    };
-    let changes = held.changes()?.into_iter();
-    let owners = changes.filter(|change| change.what == "owner");
-    Ok(owners
-        .filter_map(|change| Some((change.from.parse().ok()?, change.at)))
-        .collect())
+    let held = find(db, gym).await?;
+    held.map_or_else(|| Ok(Vec::new()), |held| held.former_owners())
+}
+
+/// Those of several gyms, by gym.
+pub async fn list_former_owners<C: ConnectionTrait>(
+    db: &C,
+    gyms: Vec<String>,
+) -> Result<Vec<(String, i64)>, DbErr> {
+    let held = Entity::find().filter(Column::GymId.is_in(gyms));
+    let mut owners = Vec::new();
+    for held in held.all(db).await? {
+        let former = held.former_owners()?.into_iter();
+        owners.extend(former.map(|(owner, _)| (held.gym_id.clone(), owner)));
+    }
+    Ok(owners)
 }
 
 /// Writes it, new or not.

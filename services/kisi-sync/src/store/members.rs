@@ -105,6 +105,11 @@ pub struct WantedPlan {
     pub until: Option<i64>,
 }
 
+/// What [`Model::plans`] says.
+pub fn plans(stored: &str, member: &str) -> Result<Vec<WantedPlan>, DbErr> {
+    serde_json::from_str(stored).map_err(|_| super::senseless("members", "plans", member))
+}
+
 /// What `person_digest` is when name or e-mail have changed.
 pub const CHANGED: &str = "changed";
 
@@ -178,8 +183,7 @@ impl Model {
     }
 
     pub fn plans(&self) -> Result<Vec<WantedPlan>, DbErr> {
-        serde_json::from_str(&self.plans)
-            .map_err(|_| super::senseless("members", "plans", &self.member_id))
+        plans(&self.plans, &self.member_id)
     }
 
     /// A changed e-mail leaves this user of ours behind.

@@ -8,6 +8,7 @@ use sea_orm_migration::schema::{
 mod audit;
 mod devices;
 mod former_users;
+mod grants_of_user;
 mod key_checks;
 mod kisi_events;
 mod lease_epochs;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(lease_epochs::LeaseEpochs),
             Box::new(former_users::FormerUsers),
             Box::new(previewed_associations::PreviewedAssociations),
+            Box::new(grants_of_user::GrantsOfUser),
         ]
     }
 

@@ -7,7 +7,6 @@ use tokio::sync::mpsc;
 
 use crate::record::Outcome;
 use crate::snapshot::Snapshot;
-use crate::store::applied_grants;
 
 /// What came of one job.
 pub type Settled = (String, Option<Outcome>);
@@ -18,6 +17,16 @@ pub enum Urgency {
     Revoke,
     Grant,
     Background,
+}
+
+impl Urgency {
+    /// Of what was decided about one member.
+    pub fn of_change(closes: bool) -> Self {
+        match closes {
+            true => Self::Revoke,
+            false => Self::Grant,
+        }
+    }
 }
 
 /// A member as the intake has read her.
@@ -42,25 +51,15 @@ pub struct Job {
 
 impl Job {
     /// From the intake, which began to read at this instant.
-    pub fn event(member: &str, snapshot: Snapshot, read_from: Instant) -> Self {
-        let closes = snapshot.member.plans == "[]"
-            || snapshot
-                .rows
-                .iter()
-                .any(|row| row.state == applied_grants::STANDING);
+    pub fn event(snapshot: Snapshot, urgency: Urgency, read_from: Instant) -> Self {
+        let member = snapshot.member.member_id.clone();
         Self {
-            member: member.to_owned(),
-            urgency: if closes {
-                Urgency::Revoke
-            } else {
-                Urgency::Grant
-            },
             seed: Some(Seed {
                 snapshot,
                 read_from,
             }),
             is_change: true,
-            reply: None,
+            ..Self::look(&member, urgency)
         }
     }
 
@@ -76,10 +75,10 @@ impl Job {
     }
 
     /// From another replica, which has stored a new state.
-    pub fn hint(member: &str) -> Self {
+    pub fn hint(member: &str, urgency: Urgency) -> Self {
         Self {
             is_change: true,
-            ..Self::look(member, Urgency::Revoke)
+            ..Self::look(member, urgency)
         }
     }
 

@@ -117,6 +117,7 @@ impl Workers {
             // A worker before may have shown one.
             outage_shown: None,
             engine: None,
+            spoken_with: None,
             queues: Queues::default(),
             running: HashMap::new(),
             last_ended: Instant::now(),

@@ -289,7 +289,12 @@ impl Stage {
 
     /// Waits until every published state was read and acknowledged.
     pub async fn consumed(&self) {
-        testkit::eventually("everything is consumed", SOON, async || {
+        self.consumed_within(SOON).await;
+    }
+
+    /// The same where a process died that had fetched some: they come again when its time is over.
+    pub async fn consumed_within(&self, within: Duration) {
+        testkit::eventually("everything is consumed", within, async || {
             let stream = self.bus.jetstream().get_stream("MEMBERSHIP").await.unwrap();
             let info = stream.consumer_info("kisi-sync").await.unwrap();
             info.num_pending == 0 && info.num_ack_pending == 0

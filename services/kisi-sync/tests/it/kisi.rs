@@ -35,6 +35,8 @@ pub enum Fault {
     HangAfterApplying,
     /// On its way until the faults are cleared.
     Wait,
+    /// Its answer is on its way until the faults are cleared.
+    WaitAfterApplying,
 }
 
 /// A running simulator.
@@ -455,6 +457,7 @@ impl Kisi {
             Fault::ResetAfterApplying => FaultKind::ResetAfterApplying,
             Fault::HangAfterApplying => FaultKind::HangAfterApplying,
             Fault::Wait => FaultKind::Wait,
+            Fault::WaitAfterApplying => FaultKind::WaitAfterApplying,
         };
         self.simulator.shared().lock().faults.add(SimulatorFault {
             method: Some(method.to_owned()),

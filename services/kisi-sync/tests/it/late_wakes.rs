@@ -40,7 +40,7 @@ fn decided(version: i64, plans: &[&str]) -> Desired {
 async fn stored(shared: &Shared, desired: &Desired) -> Job {
     let read_from = Instant::now();
     match desired::store(shared, desired).await {
-        Ok(Stored::Intent(snapshot)) => Job::event(MEMBER, *snapshot, read_from),
+        Ok(Stored::Intent(snapshot, urgency)) => Job::event(*snapshot, urgency, read_from),
         other => panic!("{other:?}"),
     }
 }

@@ -52,6 +52,8 @@ mod staff;
 mod told;
 mod two_gyms;
 mod two_gyms_apart;
+mod two_gyms_overlap;
+mod two_gyms_race;
 mod undone;
 mod unknowns;
 mod unmapped;

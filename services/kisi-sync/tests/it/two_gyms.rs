@@ -417,3 +417,50 @@ async fn an_erasure_leaves_the_user_by_whom_the_other_gym_lets_somebody_in() {
     assert_eq!(stage.kisi.group_rows(GROUP).await, before);
     replica.stop().await;
 }
+
+/// Taken away to be given with a later end, and given by a later step.
+async fn a_shared_right_that_is_given_anew_late_is_of_both_gyms(fault: Fault) {
+    let stage = Stage::set(On::Sqlite).await;
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let mut replica = stage.start().await;
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let end = |hours| Some(now.checked_add(SignedDuration::from_hours(hours)).unwrap());
+    decide_until(&stage, GYM, "m1", 1, &[PLAN], end(5)).await;
+    decide_until(&stage, OTHER, "s1", 1, &[PLAN], end(5)).await;
+    both_in_sync(&stage, &mut replica).await;
+    // The one that is to stand beside the old one is refused, and the one after it fails.
+    let route = "/role_assignments";
+    stage.kisi.fail_after(1, "POST", route, 1, fault).await;
+    decide_until(&stage, GYM, "m1", 2, &[PLAN], end(72)).await;
+    testkit::eventually("the end is moved", SOON, async || {
+        let rows = stage.kisi.group_rows(GROUP).await;
+        let ends = rows.iter().filter_map(|row| row["valid_until"].as_str());
+        let ends: Vec<Timestamp> = ends.map(|end| end.parse().unwrap()).collect();
+        ends == [end(72).unwrap()]
+    })
+    .await;
+    testkit::eventually("that is told", SOON, async || {
+        answer(&stage, GYM, "m1", 2).await.failure.is_none()
+    })
+    .await;
+    decide(&stage, GYM, "m1", 3, &[]).await;
+    answer(&stage, GYM, "m1", 3).await;
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    decide(&stage, OTHER, "s1", 2, &[]).await;
+    assert_eq!(answer(&stage, OTHER, "s1", 2).await.outcome, "revoked");
+    assert!(stage.kisi.group_rows(GROUP).await.is_empty());
+    replica.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_that_is_given_anew_after_a_429_is_of_both_gyms() {
+    a_shared_right_that_is_given_anew_late_is_of_both_gyms(Fault::Status(429)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_right_that_is_given_anew_without_an_answer_is_of_both_gyms() {
+    a_shared_right_that_is_given_anew_late_is_of_both_gyms(Fault::ResetAfterApplying).await;
+}

@@ -1,28 +1,26 @@
 //! Two gyms of one Kisi organization on two replicas, each with the key of an owner of its own, and
 //! people who are members of both: what one replica does takes nothing that the other's gym wants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kisi_simulator::settings::LimiterModel;
 use kisi_sync::store::members;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use sea_orm::DatabaseConnection;
 
 use crate::harness::{GYM, On, PLAN, Process, SOON, Stage};
 use crate::kisi::{Fault, GROUP};
 use crate::{replicas, two_gyms};
 
-const OTHER: &str = "steel";
-const GYMS: [&str; 2] = [GYM, OTHER];
+pub const OTHER: &str = "steel";
+pub const GYMS: [&str; 2] = [GYM, OTHER];
 const DELETE_RIGHT: &str = "/role_assignments/{id}";
 const DELETE_USER: &str = "/users/{id}";
 /// A takeover, and what has piled up for it.
-const AFTER_A_KILL: Duration = Duration::from_secs(60);
+pub const AFTER_A_KILL: Duration = Duration::from_secs(60);
 
 /// Short leases, and no brake: here nearly everybody comes and goes.
-const FLAGS: [(&str, &str); 5] = [
+pub const FLAGS: [(&str, &str); 5] = [
     ("lease-ttl", "3s"),
     ("lease-renew-every", "500ms"),
     ("brake-unexplained-min", "10000"),
@@ -31,18 +29,18 @@ const FLAGS: [(&str, &str); 5] = [
 ];
 
 /// A request that a test holds back is waited for.
-const PATIENT: [(&str, &str); 2] = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
+pub const PATIENT: [(&str, &str); 2] = [("kisi-request-timeout", "15s"), ("lease-ttl", "60s")];
 
 /// One replica for each of [`GYMS`].
-struct Apart {
-    stage: Stage,
-    db: DatabaseConnection,
-    replicas: [Process; 2],
+pub struct Apart {
+    pub stage: Stage,
+    pub db: DatabaseConnection,
+    pub replicas: [Process; 2],
 }
 
 impl Apart {
     /// Both gyms set up, each by its own replica.
-    async fn with(people: usize, flags: &[(&str, &str)]) -> Self {
+    pub async fn with(people: usize, flags: &[(&str, &str)]) -> Self {
         let stage = Stage::set(On::Postgres).await;
         // Alone, so that the first gym is its own.
         let mut first = stage.spawn(flags).await;
@@ -64,8 +62,8 @@ impl Apart {
         apart
     }
 
-    async fn are_apart(&self) {
-        testkit::eventually("each replica has one gym", SOON, async || {
+    pub async fn are_apart(&self) {
+        testkit::eventually("each replica has one gym", AFTER_A_KILL, async || {
             let holders = replicas::holders(&self.db).await;
             let replicas: BTreeSet<&String> = holders.values().collect();
             replicas.len() == GYMS.len() && holders.values().all(|holder| !holder.is_empty())
@@ -74,7 +72,7 @@ impl Apart {
     }
 
     /// What the gym's replica made of it.
-    async fn told(&self, gym: &str, number: usize, version: i64) -> String {
+    pub async fn told(&self, gym: &str, number: usize, version: i64) -> String {
         let member = member(gym, number);
         testkit::eventually_some("it is done", SOON, async || {
             let answer = two_gyms::answer(&self.stage, gym, &member, version).await;
@@ -94,7 +92,7 @@ impl Apart {
     }
 
     /// Passes of both gyms, which find nothing to do.
-    async fn nothing_is_left_to_do(&mut self) {
+    pub async fn nothing_is_left_to_do(&mut self) {
         self.stage.kisi.forget_requests().await;
         for (replica, gym) in self.replicas.iter_mut().zip(GYMS) {
             let sync = two_gyms::sync(&mut replica.running, gym).await;
@@ -114,23 +112,23 @@ impl Apart {
         done.count()
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         for replica in self.replicas {
             replica.kill().await;
         }
     }
 }
 
-fn member(gym: &str, number: usize) -> String {
+pub fn member(gym: &str, number: usize) -> String {
     format!("{gym}-{number}")
 }
 
-fn email(number: usize) -> String {
+pub fn email(number: usize) -> String {
     format!("p{number}@example.com")
 }
 
 /// The same person in both gyms, by the e-mail.
-async fn decide(stage: &Stage, gym: &str, number: usize, version: i64, wanted: bool) {
+pub async fn decide(stage: &Stage, gym: &str, number: usize, version: i64, wanted: bool) {
     say(stage, gym, number, version, wanted, false).await;
 }
 
@@ -368,100 +366,4 @@ async fn one_owner_is_asked_at_her_pace_across_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_owner_is_asked_at_her_pace_across_an_orderly_stop() {
     one_owner_is_asked_at_her_pace_across_a_takeover(false).await;
-}
-
-const PEOPLE: usize = 30;
-
-/// What was decided last, by gym and person: the version, and whether she is wanted.
-type Decided = BTreeMap<(&'static str, usize), (i64, bool)>;
-
-/// So many changes, each of one gym or of both at the same moment.
-async fn change(stage: &Stage, dice: &mut StdRng, decided: &mut Decided, changes: usize) {
-    for _ in 0..changes {
-        let number = dice.random_range(0..PEOPLE);
-        let mut next = |gym: &'static str| {
-            let (version, wanted) = decided.entry((gym, number)).or_insert((1, true));
-            *version += 1;
-            *wanted = dice.random_bool(0.5);
-            (*version, *wanted)
-        };
-        let (ours, theirs) = (next(GYM), next(OTHER));
-        tokio::join!(
-            decide(stage, GYM, number, ours.0, ours.1),
-            decide(stage, OTHER, number, theirs.0, theirs.1)
-        );
-        // People do not come all at once, or each would be written once.
-        let pause = dice.random_range(0..30);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-}
-
-/// `APART_SEED` plays another one.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a trial of a minute, by make soak: see ARCHITECTURE on what may be left for a pass"]
-async fn doors_of_people_in_both_gyms_are_right_after_a_race_and_a_kill() {
-    let seed = std::env::var("APART_SEED").map_or(20_261_130, |seed| seed.parse().unwrap());
-    println!("APART_SEED={seed}");
-    let mut dice = StdRng::seed_from_u64(seed);
-    let mut apart = Apart::with(PEOPLE, &FLAGS).await;
-    let mut decided = Decided::new();
-    let stage = &apart.stage;
-    change(stage, &mut dice, &mut decided, 80).await;
-    let [ours, theirs] = apart.replicas;
-    ours.kill().await;
-    change(stage, &mut dice, &mut decided, 60).await;
-    testkit::eventually(
-        "the other replica has both gyms",
-        AFTER_A_KILL,
-        async || {
-            let holders = replicas::holders(&apart.db).await;
-            holders[GYM] == holders[OTHER]
-        },
-    )
-    .await;
-    change(stage, &mut dice, &mut decided, 40).await;
-    let again = stage.spawn(&FLAGS).await;
-    apart.replicas = [again, theirs];
-    change(&apart.stage, &mut dice, &mut decided, 60).await;
-    apart.are_apart().await;
-    let stage = &apart.stage;
-    change(stage, &mut dice, &mut decided, 60).await;
-
-    stage.consumed().await;
-    let mut wrong = Vec::new();
-    let are_right = tokio::time::timeout(AFTER_A_KILL, async {
-        loop {
-            wrong = wrong_doors(stage, &decided).await;
-            if wrong.is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    let are_right = are_right.await.is_ok();
-    assert!(are_right, "APART_SEED={seed}: {wrong:?}");
-    for (replica, gym) in apart.replicas.iter_mut().zip(GYMS) {
-        two_gyms::sync(&mut replica.running, gym).await;
-    }
-    let wrong = wrong_doors(&apart.stage, &decided).await;
-    assert!(wrong.is_empty(), "APART_SEED={seed}: {wrong:?}");
-    apart.nothing_is_left_to_do().await;
-    apart.end().await;
-}
-
-/// People whose door is not as either gym wants it, with how many rights they have.
-async fn wrong_doors(stage: &Stage, decided: &Decided) -> Vec<(usize, usize)> {
-    let rows = stage.kisi.group_rows(GROUP).await;
-    let users = stage.kisi.emails_of_users();
-    let wrong = (0..PEOPLE).filter_map(|number| {
-        let hers = |row: &&serde_json::Value| row["assignee"]["email"] == email(number);
-        let rights = rows.iter().filter(hers).count();
-        let wanted = GYMS
-            .iter()
-            .any(|gym| decided.get(&(*gym, number)).is_none_or(|last| last.1));
-        // Nobody was erased.
-        let is_there = users.contains(&email(number));
-        (rights != usize::from(wanted) || !is_there).then_some((number, rights))
-    });
-    wrong.collect()
 }

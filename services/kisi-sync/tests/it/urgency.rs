@@ -2,7 +2,7 @@
 //! then pages that staff wait for.
 
 use contracts::integration::v1 as api;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::harness::{GYM, OTHER_PLAN, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{GROUP, OTHER_GROUP};
@@ -97,5 +97,41 @@ async fn a_grant_and_a_page_of_the_set_up_go_before_a_running_sync() {
     assert!(after < 30 && after - before < 10, "{before} and {after}");
     assert!(replica.ended(&sync).await.in_sync);
     assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 41);
+    replica.stop().await;
+}
+
+/// More than may wait for a turn at once, whose rights only end later than before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_is_the_next_request_out_while_many_windows_change() {
+    const MANY: i64 = 600;
+    let stage = Stage::set(On::Sqlite).await;
+    let quick = [("kisi-requests-per-second", "1000")];
+    let mut replica = stage.start_with(&quick).await;
+    stage.in_sync(&mut replica, MANY).await;
+    replica.stop().await;
+
+    let slow = [("kisi-requests-per-second", "5")];
+    let replica = stage.start_with(&slow).await;
+    let later = Timestamp::now() + SignedDuration::from_hours(24 * 30);
+    for i in 2..=MANY {
+        let member = format!("m{i}");
+        let mut person = stage.directory.put(GYM, &member, 2, &[PLAN]);
+        for plan in &mut person.state.as_mut().unwrap().plans {
+            plan.valid_until = Some(contracts::wire::timestamp(later));
+        }
+        stage.directory.insert(person.clone());
+        stage.directory.publish(&person.state.unwrap()).await;
+    }
+    stage.consumed().await;
+    let before = stage.kisi.writes().await.len();
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    stage.answer("m1", |told| told.version == 2).await;
+    let writes = stage.kisi.writes().await;
+    let closed = writes.iter().position(|write| write.starts_with("DELETE"));
+    // One was on its way, and one more while this was heard of.
+    assert!(
+        closed.is_some_and(|place| place <= before + 2),
+        "{before}: {writes:?}"
+    );
     replica.stop().await;
 }

@@ -8,7 +8,8 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{FromQueryResult, QueryOrder, QuerySelect, Statement, Value};
 
 use super::{Cause, Column, Entity, HELD_PLAN, Model};
-use crate::store::{applied_grants, columns, places};
+use crate::steps::Window;
+use crate::store::{columns, places};
 
 /// All members of a gym, by id.
 pub async fn list<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<Model>, DbErr> {
@@ -119,14 +120,24 @@ pub async fn list_pending<C: ConnectionTrait>(db: &C, gym: &str) -> Result<Vec<S
 }
 
 /// A member with work that is due.
-#[derive(Debug, FromQueryResult)]
+#[derive(Debug)]
 pub struct Due {
     pub member_id: String,
     pub background: bool,
-    /// No plan gives access any more.
-    pub is_out: bool,
-    /// Something of ours stands that may have to go.
-    pub may_lose: bool,
+    /// As [`Model::plans`].
+    pub plans: String,
+    /// Group and window of what is ours.
+    pub rows: Vec<(i64, Window)>,
+}
+
+#[derive(FromQueryResult)]
+struct DueRow {
+    member_id: String,
+    background: bool,
+    plans: String,
+    group_id: Option<i64>,
+    valid_from: Option<i64>,
+    valid_until: Option<i64>,
 }
 
 /// What was told of these is not so any more: the next look at each tells it.
@@ -154,27 +165,37 @@ pub async fn list_due<C: ConnectionTrait>(
     limit: u64,
 ) -> Result<Vec<Due>, DbErr> {
     // With the organization, by which the index begins.
-    let sql = "select m.member_id, m.background, m.plans = '[]' as is_out, exists (
-                select 1 from applied_grants a
-                where a.organization_id = i.organization_id and a.gym_id = m.gym_id
-                  and a.member_id = m.member_id and a.state = $1) as may_lose
-        from members m left join integrations i on i.gym_id = m.gym_id
-        where m.gym_id = $2 and m.pending and (m.retry_at is null or m.retry_at <= $3)
-        order by m.plans <> '[]', m.background, m.updated_at limit $4";
+    let sql = "select d.member_id, d.background, d.plans, a.group_id, a.valid_from, a.valid_until
+        from (
+            select m.member_id, m.background, m.plans, m.updated_at, i.organization_id
+            from members m left join integrations i on i.gym_id = m.gym_id
+            where m.gym_id = $1 and m.pending and (m.retry_at is null or m.retry_at <= $2)
+            order by m.plans <> '[]', m.background, m.updated_at limit $3) d
+        left join applied_grants a on a.organization_id = d.organization_id
+            and a.gym_id = $1 and a.member_id = d.member_id
+        order by d.plans <> '[]', d.background, d.updated_at, d.member_id";
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let values: [Value; 4] = [
-        applied_grants::STANDING.into(),
-        gym.into(),
-        now.into(),
-        limit.into(),
-    ];
-    Due::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(db)
-    .await
+    let values: [Value; 3] = [gym.into(), now.into(), limit.into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    let rows = DueRow::find_by_statement(statement).all(db).await?;
+    let mut listed: Vec<Due> = Vec::new();
+    for row in rows {
+        let window = Window {
+            from: row.valid_from,
+            until: row.valid_until,
+        };
+        let held = row.group_id.map(|group| (group, window));
+        match listed.last_mut() {
+            Some(last) if last.member_id == row.member_id => last.rows.extend(held),
+            _ => listed.push(Due {
+                member_id: row.member_id,
+                background: row.background,
+                plans: row.plans,
+                rows: held.into_iter().collect(),
+            }),
+        }
+    }
+    Ok(listed)
 }
 
 /// What waits in one gym.
