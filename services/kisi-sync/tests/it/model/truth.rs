@@ -148,9 +148,13 @@ impl Truth {
                 if !mapping.gives(decision, group) {
                     continue;
                 }
-                let decided = next.map_or(EVER.1, |next| next.told);
+                let mut decided = next.map_or(EVER.1, |next| next.told);
                 let mapped = self.mappings.get(at + 1).map_or(EVER.1, |next| next.told);
                 let from = decision.made.max(mapping.made);
+                if let Some(next) = next.filter(|next| !next.is_on_bus && next.told <= from) {
+                    // A mapping made before anybody has heard of the next one gives what this one has.
+                    decided = self.heard(person, next);
+                }
                 let until = decided.min(mapped);
                 if from < until {
                     spans.push((from, until));
@@ -159,6 +163,19 @@ impl Truth {
         }
         spans.sort_unstable();
         spans
+    }
+
+    /// When at the latest there was word of a decision that is not on the bus: of a later one that is, or by
+    /// a comparison of versions.
+    fn heard(&self, person: &Person, decision: &Decision) -> Micros {
+        let later = person.decisions.iter().filter(|one| one.is_on_bus);
+        let later = later
+            .map(|one| one.told)
+            .find(|told| *told >= decision.told);
+        let looked = self.passes.iter();
+        let looked = looked.filter(|(begun, _)| *begun >= decision.told);
+        let looked = looked.map(|(_, ended)| *ended).min();
+        later.into_iter().chain(looked).min().unwrap_or(EVER.1)
     }
 
     fn gap(&self, person: &Person, from: Micros, until: Micros) -> Gap {
@@ -247,6 +264,14 @@ fn a_gap_is_due_when_it_was_told_and_its_deadline_leaves_out_what_is_excused() {
     truth.passes = vec![(39, 45), (50, 60)];
     let looked = gap(41, EVER.1, Some(60));
     assert_eq!(truth.gaps(&ada, 7), [never, told, looked]);
+    // What a mapping gives before there is word of the last one was hers.
+    truth.mappings.push(Mapping {
+        made: 43,
+        told: 44,
+        groups: BTreeMap::from([("gold".to_owned(), 9)]),
+    });
+    let given = [gap(EVER.0, 43, Some(EVER.0)), gap(60, EVER.1, None)];
+    assert_eq!(truth.gaps(&ada, 9), given);
     assert_eq!(truth.deadline(21, 4), 30);
     assert_eq!(truth.deadline(50, 4), 54);
     assert_eq!(truth.deadline(88, 4), 102);
