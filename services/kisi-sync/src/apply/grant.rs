@@ -193,7 +193,7 @@ impl Engine {
     }
 }
 
-const GRANT: &str = "POST /role_assignments";
+pub(super) const GRANT: &str = "POST /role_assignments";
 
 /// What the audit log says of a grant.
 pub(super) fn granting(action: &str, group: i64, window: Window) -> Entry {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use kisi_client::model::{AppliesToType, AssignmentFilter, NewGroupAssignment, RoleAssignment};
 use kisi_client::{KisiRead, Lane};
 
+use super::grant::GRANT;
 use super::revoke::{Right, loss};
 use super::window::found_window;
 use super::{Attempt, Engine};
@@ -164,6 +165,13 @@ impl Engine {
                         continue;
                     }
                     let epoch = self.lease.epoch();
+                    if row.state == INTENDED && row.epoch != epoch {
+                        // Whoever meant to send it did not live to say whether it was, and what was made
+                        // may be gone again.
+                        let lost = Entry::new("unanswered").request(GRANT, &[]);
+                        let lost = lost.group(row.group_id).of(&attempt.snapshot.member);
+                        attempt.changes.push(Change::Did(Box::new(lost)));
+                    }
                     attempt.edit_row(row.id, |row| {
                         row.state = INTENDED.to_owned();
                         row.epoch = epoch;

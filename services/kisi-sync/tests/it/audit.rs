@@ -1,15 +1,15 @@
 //! What changed Kisi is written down with who or what caused it; a changed row is named; a member's
 //! timeline is read from it.
 
-use contracts::access::v1::{GetTimelineRequest, TimelineEntry, UnlockRequest};
+use contracts::access::v1::{AccessApplied, GetTimelineRequest, TimelineEntry, UnlockRequest};
 use kisi_sync::audit::Entry;
 use kisi_sync::audit::prune::prune;
-use kisi_sync::store;
+use kisi_sync::store::{self, audit};
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use secrecy::SecretString;
 use testkit::TestDatabase;
 
-use crate::harness::{GYM, On, PLAN, Running, Stage};
+use crate::harness::{GYM, On, PLAN, Running, SOON, Stage};
 use crate::kisi::{Fault, GROUP, OTHER_GROUP};
 
 /// The program's own verdict: whether it was content, and what it said.
@@ -362,4 +362,45 @@ async fn writers_at_once_leave_no_gap() {
     }
     let (whole, said) = verdict(&url).await;
     assert!(whole && said.contains("rows 1 to 50 are whole"), "{said}");
+}
+
+/// Kisi gave a right, whoever asked died before the answer, and a hand took it away before anybody looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_nobody_lived_to_hear_the_answer_of_is_in_the_log() {
+    let stage = Stage::set(On::Postgres).await;
+    let flags = [("kisi-request-timeout", "8s"), ("lease-ttl", "10s")];
+    let mut replica = stage.spawn(&flags).await;
+    stage.in_sync(&mut replica.running, 1).await;
+    let silent = Fault::HangAfterApplying;
+    stage
+        .kisi
+        .fail("POST", "/role_assignments", 1, silent)
+        .await;
+    stage.directory.decide(GYM, "m2", 1, &[PLAN]).await;
+    testkit::eventually("the right is given", SOON, async || {
+        stage.kisi.group_rows(GROUP).await.len() == 2
+    })
+    .await;
+    stage.consumed().await;
+    replica.kill().await;
+    let user = stage.kisi.user_of("m2@example.com");
+    let rows = stage.kisi.group_rows(GROUP).await;
+    let given = rows.iter().find(|row| row["assignee_id"] == user);
+    let given = given.and_then(|row| row["id"].as_i64()).unwrap();
+    stage.kisi.remove_by_hand(given).await;
+    stage.kisi.clear_faults();
+    let replica = stage.spawn(&flags).await;
+    let granted = |answer: &AccessApplied| answer.outcome == "granted";
+    let told = stage.answer("m2", granted).await;
+    assert_ne!(told.grants[0].assignment_id, given);
+    let db = crate::brake::tables(&stage).await;
+    let log = audit::list_of_member(&db, GYM, "m2", i64::MAX, 20).await;
+    let log = log.unwrap().into_iter().rev();
+    let log: Vec<Entry> = log
+        .map(|row| serde_json::from_str(&row.entry).unwrap())
+        .collect();
+    let of_rights = log.iter().filter(|entry| entry.group == Some(GROUP));
+    let told: Vec<&str> = of_rights.map(|entry| entry.action.as_str()).collect();
+    assert_eq!(told, ["unanswered", "granted"]);
+    replica.kill().await;
 }
