@@ -157,7 +157,12 @@ impl Story {
     }
 
     pub(super) async fn move_an_end_by_hand(&mut self) {
-        let Some(row) = self.one_of_ours() else {
+        // What has ended may be hidden from hands as from us.
+        let is_open = |row: &Assignment| {
+            row.valid_until
+                .is_none_or(|end| end.as_microsecond() > now())
+        };
+        let Some(row) = self.one_of_ours().filter(is_open) else {
             return;
         };
         let hours = if self.dice.random_bool(0.3) { -2 } else { 2 };
