@@ -91,8 +91,8 @@ async fn a_revoke_goes_out_before_the_grants_of_a_running_sync() {
     let at = |t: Option<pbjson_types::Timestamp>| contracts::wire::instant(&t.unwrap()).unwrap();
     let waited = at(timings.sent_at).duration_since(at(timings.received_at));
     assert!(
-        waited < jiff::SignedDuration::from_millis(400),
-        "with 20 requests a second the next turn is 55 ms away: {waited}"
+        waited < jiff::SignedDuration::from_secs(2),
+        "the next turn is 55 ms away, and the sync's last one more than six seconds: {waited}"
     );
     assert!(
         stage.kisi.group_rows(GROUP).await.len() < 55,
