@@ -5,8 +5,8 @@
 //! The least is the look at the key, as every pass has; a page for every 250 rights of a group; and of
 //! each right that others took, one look by its id, without which no right is given twice by mistake,
 //! and one grant. Passes are the scheduled ones, at Kisi's own 5 requests a second, so that both
-//! together take about two minutes; the pace is 1.05 to 1.10 ÷ rate between two requests, 1.075 on average, and what a pass takes besides is
-//! the time before its first and after its last request.
+//! together take about two minutes; the pace is 1.05 to 1.10 ÷ rate between two requests, 1.075 on
+//! average, and what a pass takes besides is the time before its first and after its last request.
 
 use std::time::{Duration, Instant};
 
