@@ -31,7 +31,9 @@ struct Kept {
 }
 
 impl Kept {
-    async fn read(database_url: &str) -> Self {
+    /// Losses are those of the one gym: in the other one a DELETE that Kisi answers with 503 may have been
+    /// applied, counts for that, and may be tried at any time.
+    async fn read(database_url: &str, braked: &str) -> Self {
         let mut tables = PgConnection::connect(database_url)
             .await
             .expect("PostgreSQL");
@@ -40,8 +42,10 @@ impl Kept {
             let rows: Vec<String> = rows.expect(sql);
             rows.into_iter().collect()
         };
+        let mut losses = rows("select gym_id || ' ' || losses::text from losses").await;
+        losses.retain(|loss| loss.starts_with(&format!("{braked} ")));
         Self {
-            losses: rows("select losses::text from losses").await,
+            losses,
             held: rows("select held_plans::text from held_plans").await,
             held_members: rows(
                 "select gym_id || ' ' || member_id || ' ' || held_by from members
@@ -93,7 +97,7 @@ async fn killed_as_a_whole_it_goes_on_with_the_same_counts_plans_and_work() {
     });
     futures_util::future::join_all(at_once).await;
     eventually("the rest is held", DEADLINE, async || {
-        Kept::read(doors.url()).await.held_members.len() == LEAVING - BRAKE
+        Kept::read(doors.url(), &braked).await.held_members.len() == LEAVING - BRAKE
     })
     .await;
     // Those who are held need no request, and may be held before the others are let go.
@@ -121,15 +125,15 @@ async fn killed_as_a_whole_it_goes_on_with_the_same_counts_plans_and_work() {
     }
     let waiting = 4 + 4 + 3;
     eventually("work waits", DEADLINE, async || {
-        Kept::read(doors.url()).await.waiting.len() == waiting
+        Kept::read(doors.url(), &braked).await.waiting.len() == waiting
     })
     .await;
 
     for round in 0..setting("KISI_FAULTS_ROUNDS").unwrap_or(1) {
-        let before = Kept::read(doors.url()).await;
-        assert_eq!(before.losses.len(), BRAKE);
+        let before = Kept::read(doors.url(), &braked).await;
+        assert_eq!(before.losses.len(), BRAKE, "{before:?}");
         kill_all(&mut gyms, &mut server).await;
-        let after = Kept::read(doors.url()).await;
+        let after = Kept::read(doors.url(), &braked).await;
         assert_eq!(after, before, "round {round}");
         assert_eq!(held_plans(&gyms).await, shown, "round {round}");
     }
@@ -139,7 +143,7 @@ async fn killed_as_a_whole_it_goes_on_with_the_same_counts_plans_and_work() {
         .await
         .expect("no faults");
     eventually("the work is done", DEADLINE, async || {
-        Kept::read(doors.url()).await.waiting.is_empty()
+        Kept::read(doors.url(), &braked).await.waiting.is_empty()
     })
     .await;
     assert_eq!(open(&gyms, 0).await, MEMBERS - BRAKE + 4);
