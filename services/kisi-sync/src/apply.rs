@@ -17,6 +17,7 @@ use crate::brake::Brake;
 use crate::error::Trouble;
 use crate::ownership::LeaseProof;
 use crate::record::{self, Outcome};
+use crate::schedule;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::steps::{self, Refused, Step, row_window};
@@ -157,14 +158,20 @@ impl Engine {
         }
         let is_refused =
             matches!(trouble, Some(Trouble::Refused { .. })) || !attempt.refused.is_empty();
+        let now = self.shared.now();
+        let kept_until = attempt.first_kept_end(now)?;
         let (member, outcome) = (&attempt.snapshot.member, &mut attempt.outcome);
         // Nobody asks for her again, and others wait for the answer.
         let is_erasure = is_refused && member.erased && !outcome.erased;
         // By the next pass alone it would be a loss that nothing explains.
         let is_explained = attempt.refused.revoke && member.is_explained();
         if is_erasure || is_explained {
-            outcome.stays_pending = true;
-            outcome.retry_at = Some(self.shared.now() + AGAIN_AFTER_REFUSAL);
+            outcome.stays_pending_until(now + AGAIN_AFTER_REFUSAL);
+        }
+        // Her door shuts then, and the next pass may be some way off.
+        let next_pass = schedule::next(now, self.shared.reconcile_every);
+        if let Some(end) = kept_until.filter(|end| *end < next_pass) {
+            outcome.stays_pending_until(end);
         }
         self.finish(attempt).await?;
         match trouble {

@@ -55,6 +55,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Tried again then, where it is not before.
+    pub fn stays_pending_until(&mut self, at: i64) {
+        let is_sooner = self.retry_at.is_none_or(|known| known <= at);
+        if !(self.stays_pending && is_sooner) {
+            self.stays_pending = true;
+            self.retry_at = Some(at);
+        }
+    }
+
     /// The word of `AccessApplied.outcome`.
     pub fn word(&self) -> &'static str {
         let quiet = ["brake", "not_set_up", "no_association"];

@@ -63,6 +63,11 @@ impl Window {
         self.as_of(now).from.is_none() && !self.has_ended(now)
     }
 
+    /// A door that is open by `before` is shut by this one, for now or for good.
+    pub fn shuts(self, before: Self, now: i64) -> bool {
+        before.is_open(now) && !self.is_open(now)
+    }
+
     /// It opens nothing any more.
     pub fn has_ended(self, now: i64) -> bool {
         self.until.is_some_and(|until| until <= now)
@@ -114,7 +119,7 @@ pub fn closes(
     now: i64,
 ) -> bool {
     rows.any(|(group, window)| match wanted.get(&group) {
-        Some(wanted) => window.is_open(now) && !wanted.is_open(now),
+        Some(wanted) => wanted.shuts(window, now),
         None => !window.has_ended(now),
     })
 }

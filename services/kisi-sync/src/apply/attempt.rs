@@ -72,10 +72,10 @@ impl Attempt {
             }
             _ => return Ok(false),
         };
-        let is_open = self
-            .row(*row)
-            .is_some_and(|row| row_window(row).is_open(now));
-        Ok(is_open && wanted.is_some_and(|wanted| !wanted.is_open(now)))
+        let stands = self.row(*row).map(row_window);
+        Ok(wanted
+            .zip(stands)
+            .is_some_and(|(wanted, stands)| wanted.shuts(stands, now)))
     }
 
     pub(super) fn fails(&mut self, failure: &'static str, retry_at: Option<i64>) {
@@ -148,10 +148,26 @@ impl Attempt {
         self.is_refused(failure, code);
     }
 
-    /// The right stays as it is, until a pass finds room or it has ended.
+    /// The right stays as it is, until a pass finds room or it ends.
     pub(super) fn keeps_window(&mut self, row: i64, code: Option<String>) {
         self.refused.rows.insert(row);
         self.is_refused("kisi_refused", code);
+    }
+
+    /// When the first right ends that could not be given a later end: from then on another may be given in
+    /// its place, because nothing is lost by taking it away.
+    pub(super) fn first_kept_end(&self, now: i64) -> Result<Option<i64>, DbErr> {
+        if self.refused.rows.is_empty() {
+            return Ok(None);
+        }
+        let wanted = self.snapshot.wanted(now)?;
+        let kept = self.refused.rows.iter().filter_map(|id| self.row(*id));
+        let ends = kept.filter_map(|row| {
+            let later = wanted.get(&row.group_id)?.until;
+            let end = row_window(row).until?;
+            (end > now && later.is_none_or(|later| later > end)).then_some(end)
+        });
+        Ok(ends.min())
     }
 
     /// What is told of a refusal.

@@ -32,8 +32,8 @@ impl Engine {
         let organization = attempt.snapshot.integration.organization();
         let gyms = integrations::list_owners(&self.shared.db, organization).await?;
         if gyms.iter().any(|(gym, _)| *gym != self.gym) {
-            attempt.outcome.stays_pending = true;
-            attempt.outcome.retry_at = Some(now + AGAIN_BESIDE_OTHERS);
+            let again = now + AGAIN_BESIDE_OTHERS;
+            attempt.outcome.stays_pending_until(again);
         }
         Ok(())
     }

@@ -310,6 +310,46 @@ async fn past_the_line_no_right_is_taken_away_to_be_given_anew() {
     replica.stop().await;
 }
 
+/// Of the same Kisi, and without any room: whoever is extended keeps the end that she has. Her door shuts then
+/// by itself, and opens again at once and not with the next pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_keeps_an_end_that_was_moved_is_let_in_anew_when_it_comes() {
+    let stage = Stage::set(On::Sqlite).await;
+    let line = [
+        ("brake-explained-min", "0"),
+        ("brake-explained-hour-percent", "0"),
+    ];
+    let mut replica = stage.start_with(&line).await;
+    stage.in_sync(&mut replica, 4).await;
+    let ends_at = async |version, end| {
+        let mut state = stage.directory.put(GYM, "m1", version, &[PLAN]);
+        let state = state.state.as_mut().unwrap();
+        state.plans[0].valid_until = Some(end);
+        stage.directory.publish(state).await;
+        stage.answer("m1", |told| told.version == version).await
+    };
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let end_in = |seconds| {
+        let end = now.checked_add(SignedDuration::from_secs(seconds));
+        wire::timestamp(end.unwrap())
+    };
+    let (soon, later) = (end_in(8), end_in(18_000));
+    let told = ends_at(2, soon).await;
+    assert_eq!(told.grants[0].valid_until, Some(soon), "{told:?}");
+    stage.kisi.set(|settings| {
+        settings.patch_window = PatchWindow::Ignore;
+        settings.duplicate_assignments = DuplicateAssignment::Conflict;
+    });
+    let told = ends_at(3, later).await;
+    assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
+    assert_eq!(told.grants[0].valid_until, Some(soon));
+    let told = stage.answer("m1", |told| told.failure.is_none()).await;
+    assert_eq!(told.grants[0].valid_until, Some(later), "{told:?}");
+    assert!(is_in(&stage, stage.kisi.user_of("m1@example.com")).await);
+    stage.kisi.overlook_refusals();
+    replica.stop().await;
+}
+
 /// These get an end, all at once.
 async fn end_in_five_hours(stage: &Stage, members: &[&str]) {
     let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
