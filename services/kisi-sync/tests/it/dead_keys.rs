@@ -40,6 +40,34 @@ async fn needs_attention(replica: &mut Running) {
     .await;
 }
 
+/// A right that Kisi does not let one key take back is tried again in an hour: with another key at once, and
+/// not as late as the pass that begins with it comes to her.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_key_was_refused_is_tried_at_once_with_the_next() {
+    let stage = Stage::set(On::Sqlite).await;
+    let mut replica = stage.start().await;
+    stage.in_sync(&mut replica, 2).await;
+    let (route, refusal) = ("/role_assignments/{id}", Fault::Status(403));
+    stage.kisi.fail("DELETE", route, u64::MAX, refusal).await;
+    stage.directory.decide(GYM, "m1", 2, &[]).await;
+    let told = stage.answer("m1", |told| told.version == 2).await;
+    assert_eq!(told.outcome, "failed", "{told:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 2);
+    stage.kisi.clear_faults();
+    stage.kisi.overlook_refusals();
+    // Of the same owner, so that it is no other lease's.
+    rotate(&mut replica, stage.kisi.key_of_the_same()).await;
+    stage.answer("m1", |told| told.outcome == "revoked").await;
+    let requests = stage.kisi.requests().await;
+    let closed = requests.iter().position(|it| it.starts_with("DELETE"));
+    let before = requests.iter().take(closed.unwrap());
+    let lists = before.filter(|it| *it == "GET /role_assignments").count();
+    // Of what the key's owner has, when it was saved.
+    assert!(lists <= 1, "{requests:?}");
+    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 1);
+    replica.stop().await;
+}
+
 /// Everybody waits for the pacer with a key that is refused: one of them finds it, and the next key
 /// takes all of them.
 async fn a_key_that_dies_under_many_is_asked_once_and_replaced_for_all(on: On) {

@@ -100,9 +100,10 @@ async fn a_grant_and_a_page_of_the_set_up_go_before_a_running_sync() {
     replica.stop().await;
 }
 
-/// More than may wait for a turn at once, whose rights only end later than before.
+/// More than may wait for a turn at once, whose rights only end later than before. One who is paused until
+/// tomorrow keeps her right, and its window shuts her door: that goes before them too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoke_is_the_next_request_out_while_many_windows_change() {
+async fn what_shuts_a_door_is_the_next_request_out_while_many_windows_change() {
     const MANY: i64 = 600;
     let stage = Stage::set(On::Sqlite).await;
     let quick = [("kisi-requests-per-second", "1000")];
@@ -112,15 +113,21 @@ async fn a_revoke_is_the_next_request_out_while_many_windows_change() {
 
     let slow = [("kisi-requests-per-second", "5")];
     let replica = stage.start_with(&slow).await;
-    let later = Timestamp::now() + SignedDuration::from_hours(24 * 30);
-    for i in 2..=MANY {
-        let member = format!("m{i}");
-        let mut person = stage.directory.put(GYM, &member, 2, &[PLAN]);
+    let in_days = |days: i64| {
+        let then = Timestamp::now() + SignedDuration::from_hours(24 * days);
+        Some(contracts::wire::timestamp(then))
+    };
+    let (tomorrow, later) = (in_days(1), in_days(30));
+    let change = async |member: &str, from, until| {
+        let mut person = stage.directory.put(GYM, member, 2, &[PLAN]);
         for plan in &mut person.state.as_mut().unwrap().plans {
-            plan.valid_until = Some(contracts::wire::timestamp(later));
+            (plan.valid_from, plan.valid_until) = (from, until);
         }
         stage.directory.insert(person.clone());
         stage.directory.publish(&person.state.unwrap()).await;
+    };
+    for i in 3..=MANY {
+        change(&format!("m{i}"), None, later).await;
     }
     stage.consumed().await;
     let before = stage.kisi.writes().await.len();
@@ -133,5 +140,13 @@ async fn a_revoke_is_the_next_request_out_while_many_windows_change() {
         closed.is_some_and(|place| place <= before + 2),
         "{before}: {writes:?}"
     );
+
+    let before = stage.kisi.writes().await.len();
+    change("m2", tomorrow, None).await;
+    let told = stage.answer("m2", |told| told.version == 2).await;
+    assert!(told.grants[0].valid_from.is_some(), "{told:?}");
+    let after = stage.kisi.writes().await.len();
+    // Hers is read back, and another one sent before it is told of.
+    assert!(after <= before + 4, "{before}, {after}");
     replica.stop().await;
 }
