@@ -1,9 +1,6 @@
 //! A loss counts for the brake whatever became of the process, the lease or the answer: once, in its
 //! class, and with the row that it takes away.
 
-use contracts::wire;
-use jiff::{SignedDuration, Timestamp};
-use kisi_simulator::settings::{DuplicateAssignment, PatchWindow};
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 use testkit::eventually;
 
@@ -24,7 +21,7 @@ const FLAGS: [(&str, &str); 5] = [
 ];
 
 /// Who is counted, and in which class.
-async fn counted(db: &DatabaseConnection) -> Vec<String> {
+pub async fn counted(db: &DatabaseConnection) -> Vec<String> {
     let sql = "select distinct member_id || ' ' || class as loss from losses order by loss";
     let statement = Statement::from_string(db.get_database_backend(), sql);
     let rows = db.query_all_raw(statement).await.unwrap();
@@ -36,7 +33,7 @@ async fn out(stage: &Stage, member: &str, version: i64) {
     stage.directory.decide(GYM, member, version, &[]).await;
 }
 
-async fn is_in(stage: &Stage, user: i64) -> bool {
+pub async fn is_in(stage: &Stage, user: i64) -> bool {
     let rows = stage.kisi.group_rows(GROUP).await;
     rows.iter().any(|row| row["assignee_id"] == user)
 }
@@ -234,246 +231,6 @@ async fn a_loss_by_a_request_that_outlived_its_lease_counts_once() {
     assert_eq!(counted(&db).await.len(), 1);
     first.kill().await;
     second.kill().await;
-}
-
-/// Kisi moves no window and takes no second row, and refuses the new one when the old one is gone.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_was_to_be_replaced_and_is_not_given_anew_counts() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let mut replica = stage.start().await;
-    stage.in_sync(&mut replica, 4).await;
-    let db = tables(&stage).await;
-    let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
-    let until = wire::timestamp(until.unwrap());
-    for (member, refused) in [("m1", false), ("m2", true)] {
-        if refused {
-            let refusal = Fault::Status(403);
-            let route = "/role_assignments";
-            stage.kisi.fail_after(1, "POST", route, 1, refusal).await;
-        }
-        let mut state = stage.directory.put(GYM, member, 2, &[PLAN]).state.unwrap();
-        state.plans[0].valid_until = Some(until);
-        stage.directory.publish(&state).await;
-        let told = stage.answer(member, |told| told.version == 2).await;
-        assert_eq!(told.grants.is_empty(), refused, "{told:?}");
-    }
-    assert_eq!(counted(&db).await, ["m2 explained"]);
-    stage.kisi.overlook_refusals();
-    replica.stop().await;
-}
-
-/// The same Kisi. Past the line nobody's right is put to that, and the end moves when there is room again:
-/// a pass has a line of its own.
-#[tokio::test(flavor = "multi_thread")]
-async fn past_the_line_no_right_is_taken_away_to_be_given_anew() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let line = [
-        ("brake-explained-min", "2"),
-        ("brake-explained-hour-percent", "0"),
-    ];
-    let mut replica = stage.start_with(&line).await;
-    stage.in_sync(&mut replica, 6).await;
-    let db = tables(&stage).await;
-    let until = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    let until = until.checked_add(SignedDuration::from_hours(5)).unwrap();
-    let route = "/role_assignments";
-    for (member, is_lost) in [("m1", true), ("m2", true), ("m3", false), ("m4", false)] {
-        let refusal = Fault::Status(403);
-        stage.kisi.fail_after(1, "POST", route, 1, refusal).await;
-        stage.kisi.forget_requests().await;
-        let mut state = stage.directory.put(GYM, member, 2, &[PLAN]).state.unwrap();
-        state.plans[0].valid_until = Some(wire::timestamp(until));
-        stage.directory.publish(&state).await;
-        let told = stage.answer(member, |told| told.version == 2).await;
-        assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
-        assert_eq!(told.grants.is_empty(), is_lost, "{told:?}");
-        let writes = stage.kisi.writes().await;
-        let is_taken = writes.iter().any(|write| write.starts_with("DELETE"));
-        assert_eq!(is_taken, is_lost, "{writes:?}");
-        stage.kisi.clear_faults();
-    }
-    assert_eq!(counted(&db).await, ["m1 explained", "m2 explained"]);
-    assert_eq!(replica.sync().await.state, "done");
-    let rows = stage.kisi.group_rows(GROUP).await;
-    let ends = rows.iter().filter_map(|row| row["valid_until"].as_str());
-    let moved = ends.filter(|end| end.parse().ok() == Some(until)).count();
-    assert_eq!((rows.len(), moved), (6, 4), "{rows:?}");
-    stage.kisi.overlook_refusals();
-    replica.stop().await;
-}
-
-/// Of the same Kisi, and without any room: whoever is extended keeps the end that she has. Her door shuts then
-/// by itself, and opens again at once and not with the next pass.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_keeps_an_end_that_was_moved_is_let_in_anew_when_it_comes() {
-    let stage = Stage::set(On::Sqlite).await;
-    let line = [
-        ("brake-explained-min", "0"),
-        ("brake-explained-hour-percent", "0"),
-    ];
-    let mut replica = stage.start_with(&line).await;
-    stage.in_sync(&mut replica, 4).await;
-    let ends_at = async |version, end| {
-        let mut state = stage.directory.put(GYM, "m1", version, &[PLAN]);
-        let state = state.state.as_mut().unwrap();
-        state.plans[0].valid_until = Some(end);
-        stage.directory.publish(state).await;
-        stage.answer("m1", |told| told.version == version).await
-    };
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    let end_in = |seconds| {
-        let end = now.checked_add(SignedDuration::from_secs(seconds));
-        wire::timestamp(end.unwrap())
-    };
-    let (soon, later) = (end_in(8), end_in(18_000));
-    let told = ends_at(2, soon).await;
-    assert_eq!(told.grants[0].valid_until, Some(soon), "{told:?}");
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let told = ends_at(3, later).await;
-    assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
-    assert_eq!(told.grants[0].valid_until, Some(soon));
-    let told = stage.answer("m1", |told| told.failure.is_none()).await;
-    assert_eq!(told.grants[0].valid_until, Some(later), "{told:?}");
-    assert!(is_in(&stage, stage.kisi.user_of("m1@example.com")).await);
-    stage.kisi.overlook_refusals();
-    replica.stop().await;
-}
-
-/// These get an end, all at once.
-async fn end_in_five_hours(stage: &Stage, members: &[&str]) {
-    let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
-    let until = wire::timestamp(until.unwrap());
-    for member in members {
-        let mut state = stage.directory.put(GYM, member, 2, &[PLAN]).state.unwrap();
-        state.plans[0].valid_until = Some(until);
-        stage.directory.publish(&state).await;
-    }
-}
-
-/// Kisi says of each new right that there is one already, whether there is or not: what became of the old
-/// one is only known after some looks, and until then its member is on the way out.
-#[tokio::test(flavor = "multi_thread")]
-async fn whose_new_right_is_doubtful_takes_room_from_the_next() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let line = [
-        ("brake-explained-min", "2"),
-        ("brake-explained-hour-percent", "0"),
-    ];
-    let mut replica = stage.start_with(&line).await;
-    stage.in_sync(&mut replica, 8).await;
-    let db = tables(&stage).await;
-    let conflict = Fault::Status(409);
-    let route = "/role_assignments";
-    stage.kisi.fail("POST", route, u64::MAX, conflict).await;
-    let members = ["m1", "m2", "m3", "m4", "m5", "m6"];
-    end_in_five_hours(&stage, &members).await;
-    for member in members {
-        stage.answer(member, |told| told.version == 2).await;
-    }
-    assert_eq!(stage.kisi.group_rows(GROUP).await.len(), 6);
-    assert_eq!(counted(&db).await.len(), 2);
-    stage.kisi.overlook_refusals();
-    replica.stop().await;
-}
-
-/// The same for a DELETE whose answer is lost.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_was_to_be_replaced_counts_where_its_delete_is_not_answered() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let mut replica = stage.start().await;
-    stage.in_sync(&mut replica, 4).await;
-    let db = tables(&stage).await;
-    let lost = Fault::ResetAfterApplying;
-    stage.kisi.fail("DELETE", ROUTE, 1, lost).await;
-    // She is not looked for while Kisi says nothing.
-    stage
-        .kisi
-        .fail("GET", "/role_assignments", u64::MAX, Fault::Hang)
-        .await;
-    end_in_five_hours(&stage, &["m1"]).await;
-    eventually("it counts", SOON, async || {
-        counted(&db).await == ["m1 explained"]
-    })
-    .await;
-    stage.kisi.clear_faults();
-    let told = stage
-        .answer("m1", |told| told.version == 2 && told.failure.is_none())
-        .await;
-    assert!(told.grants[0].valid_until.is_some(), "{told:?}");
-    replica.stop().await;
-}
-
-/// Kisi gives none of them anew, and no line is needed to see that.
-#[tokio::test(flavor = "multi_thread")]
-async fn after_three_refusals_in_a_row_no_right_is_taken_away_to_be_given_anew() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let mut replica = stage.start().await;
-    stage.in_sync(&mut replica, 8).await;
-    let route = "/role_assignments";
-    for (number, left) in [(1, 7), (2, 6), (3, 5), (4, 5), (5, 5)] {
-        let refusal = Fault::Status(403);
-        stage.kisi.fail_after(1, "POST", route, 1, refusal).await;
-        let member = format!("m{number}");
-        end_in_five_hours(&stage, &[&member]).await;
-        let told = stage.answer(&member, |told| told.version == 2).await;
-        assert_eq!(told.failure.as_deref(), Some("kisi_refused"), "{told:?}");
-        assert_eq!(stage.kisi.group_rows(GROUP).await.len(), left);
-        stage.kisi.clear_faults();
-    }
-    stage.kisi.overlook_refusals();
-    replica.stop().await;
-}
-
-/// What is to come in its place cannot be written down when the old one is gone.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_was_to_be_replaced_counts_where_the_attempt_breaks_off() {
-    let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
-    let mut replica = stage.start().await;
-    stage.in_sync(&mut replica, 4).await;
-    let db = tables(&stage).await;
-    let broken = "create trigger broken before insert on applied_grants
-        when not exists (select 1 from applied_grants where member_id = new.member_id)
-        begin select raise(abort, 'broken'); end";
-    db.execute_unprepared(broken).await.unwrap();
-    let until = Timestamp::now().checked_add(SignedDuration::from_hours(5));
-    let mut state = stage.directory.put(GYM, "m1", 2, &[PLAN]).state.unwrap();
-    state.plans[0].valid_until = Some(wire::timestamp(until.unwrap()));
-    stage.directory.publish(&state).await;
-    let lost = ["m1 explained"];
-    eventually("it counts", SOON, async || counted(&db).await == lost).await;
-    assert!(!is_in(&stage, stage.kisi.user_of("m1@example.com")).await);
-    db.execute_unprepared("drop trigger broken").await.unwrap();
-    let told = stage.answer("m1", |told| told.version == 2).await;
-    assert_eq!(told.grants.len(), 1);
-    assert_eq!(counted(&db).await, lost);
-    replica.stop().await;
 }
 
 /// Kisi refuses the DELETE, and does not answer whether the key may do that at all.

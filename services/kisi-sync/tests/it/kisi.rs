@@ -1,13 +1,15 @@
 //! The Kisi of a test: the simulator, strict, with one gym's organization in it.
 
-use kisi_simulator::faults::{Fault as SimulatorFault, FaultKind};
 use kisi_simulator::rows::{Assignee, Assignment, Target};
-use kisi_simulator::settings::Settings;
+use kisi_simulator::settings::{DuplicateAssignment, PatchWindow, Settings};
 use kisi_simulator::state::Shared;
 use kisi_simulator::{Simulator, SimulatorConfig};
 use serde_json::{Value, json};
 
-use crate::harness::SOON;
+mod faults;
+mod hands;
+
+pub use faults::Fault;
 
 pub const PLACE: i64 = 812;
 /// A group of the place.
@@ -24,20 +26,6 @@ pub const ORGANIZATION: i64 = 3289;
 
 const KEY: &str = "owner-key-00000000000000000000000001";
 const SECOND_KEY: &str = "second-key-0000000000000000000000002";
-
-/// What a request meets.
-#[derive(Debug, Clone, Copy)]
-pub enum Fault {
-    Status(u16),
-    Hang,
-    ResetAfterApplying,
-    /// Applied, and then no answer until the client gives up.
-    HangAfterApplying,
-    /// On its way until the faults are cleared.
-    Wait,
-    /// Its answer is on its way until the faults are cleared.
-    WaitAfterApplying,
-}
 
 /// A running simulator.
 pub struct Kisi {
@@ -332,66 +320,6 @@ impl Kisi {
             .collect()
     }
 
-    /// Gives a right as the key's owner does in Kisi's pages, which nothing tells from ours.
-    pub async fn add_by_hand(&self, email: &str, group: i64) -> i64 {
-        let change = json!({ "action": "add_assignment", "group_id": group, "email": email });
-        self.control("hands", &change).await["assignment_id"]
-            .as_i64()
-            .unwrap()
-    }
-
-    /// Makes a user with no right; answers the id.
-    pub async fn add_user_by_hand(&self, email: &str) -> i64 {
-        let right = self.add_by_hand(email, OTHER_GROUP).await;
-        self.remove_by_hand(right).await;
-        let state = self.simulator.shared().lock();
-        let made = state.world.users.values().find(|user| user.email == email);
-        made.unwrap().id
-    }
-
-    /// What people do in Kisi's own pages, as the simulator's control side names it.
-    pub async fn by_hand(&self, change: Value) -> Value {
-        self.control("hands", &change).await
-    }
-
-    /// The door of [`GROUP`] is in this group too.
-    pub fn share_front_door(&self, group: i64) {
-        let mut state = self.simulator.shared().lock();
-        let held = state.world.group_locks.values();
-        let mut held = held.filter(|held| held.group_id == GROUP).cloned();
-        let mut link = held.next().unwrap();
-        link.id = state.world.next_id();
-        link.group_id = group;
-        state.world.group_locks.insert(link.id, link);
-    }
-
-    pub async fn remove_by_hand(&self, assignment: i64) {
-        let change = json!({ "action": "remove_assignment", "assignment_id": assignment });
-        self.control("hands", &change).await;
-    }
-
-    /// Deletes a user with the key's rights; unlike the control side's hand it makes an event.
-    pub async fn delete_user_by_api(&self, user: i64) {
-        let answer = self
-            .http
-            .delete(format!("{}/users/{user}", self.url()))
-            .header("authorization", format!("KISI-LOGIN {SECOND_KEY}"))
-            .header("accept", "application/json")
-            .header("content-type", "application/json")
-            .send()
-            .await
-            .unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
-    }
-
-    /// Puts an end on a right, as somebody does in Kisi's pages.
-    pub async fn set_window_by_hand(&self, assignment: i64, until: &str) {
-        let change = json!({
-            "action": "set_window", "assignment_id": assignment, "valid_until": until,
-        });
-        self.control("hands", &change).await;
-    }
-
     /// Name of each event webhook, and whether it is on.
     pub fn webhooks(&self) -> Vec<(String, bool)> {
         let state = self.simulator.shared().lock();
@@ -440,62 +368,6 @@ impl Kisi {
         SECOND_KEY.to_owned()
     }
 
-    /// The next `count` such requests fail.
-    pub async fn fail(&self, method: &str, route: &str, count: u64, fault: Fault) {
-        self.fail_after(0, method, route, count, fault).await;
-    }
-
-    /// The same, once `skip` of them went well.
-    pub async fn fail_after(&self, skip: u64, method: &str, route: &str, count: u64, fault: Fault) {
-        let kind = match fault {
-            Fault::Status(403) => FaultKind::Forbidden,
-            Fault::Status(404) => FaultKind::NotFound,
-            Fault::Status(409) => FaultKind::Conflict,
-            Fault::Status(429) => FaultKind::TooMany,
-            Fault::Status(_) => FaultKind::Internal,
-            Fault::Hang => FaultKind::Hang,
-            Fault::ResetAfterApplying => FaultKind::ResetAfterApplying,
-            Fault::HangAfterApplying => FaultKind::HangAfterApplying,
-            Fault::Wait => FaultKind::Wait,
-            Fault::WaitAfterApplying => FaultKind::WaitAfterApplying,
-        };
-        self.simulator.shared().lock().faults.add(SimulatorFault {
-            method: Some(method.to_owned()),
-            route: Some(route.to_owned()),
-            kind,
-            count: Some(count),
-            skip,
-        });
-    }
-
-    /// After so many listings of rights every other waits, until they are let go.
-    pub fn hold_listings_back(&self, skip: u64) {
-        self.simulator.shared().lock().faults.add(SimulatorFault {
-            method: Some("GET".to_owned()),
-            route: Some("/role_assignments".to_owned()),
-            kind: FaultKind::Wait,
-            count: None,
-            skip,
-        });
-    }
-
-    /// Waits until one more is held back than were before.
-    pub async fn one_is_held_back(&self, before: u64) {
-        testkit::eventually("a request is held back", SOON, async || {
-            self.held_back() > before
-        })
-        .await;
-    }
-
-    /// Requests that were made to wait so far.
-    pub fn held_back(&self) -> u64 {
-        self.simulator.shared().lock().faults.held_back()
-    }
-
-    pub fn clear_faults(&self) {
-        self.simulator.shared().lock().faults.clear();
-    }
-
     /// E-mails that Kisi would have sent.
     pub async fn emails(&self) -> usize {
         self.simulator.shared().lock().world.emails.len()
@@ -504,6 +376,14 @@ impl Kisi {
     /// Changes settings while it runs.
     pub fn set(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.simulator.shared().lock().settings);
+    }
+
+    /// From now on a window is another one only by another right, and only when the former one is gone.
+    pub fn moves_no_window(&self) {
+        self.set(|settings| {
+            settings.patch_window = PatchWindow::Ignore;
+            settings.duplicate_assignments = DuplicateAssignment::Conflict;
+        });
     }
 }
 

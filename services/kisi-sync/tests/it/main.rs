@@ -40,6 +40,7 @@ mod refusals;
 mod refused_revokes;
 mod refused_steps;
 mod repeats;
+mod replaced;
 mod replicas;
 mod restored;
 mod rights;

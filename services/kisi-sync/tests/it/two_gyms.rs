@@ -421,10 +421,7 @@ async fn an_erasure_leaves_the_user_by_whom_the_other_gym_lets_somebody_in() {
 /// Taken away to be given with a later end, and given by a later step.
 async fn a_shared_right_that_is_given_anew_late_is_of_both_gyms(fault: Fault) {
     let stage = Stage::set(On::Sqlite).await;
-    stage.kisi.set(|settings| {
-        settings.patch_window = PatchWindow::Ignore;
-        settings.duplicate_assignments = DuplicateAssignment::Conflict;
-    });
+    stage.kisi.moves_no_window();
     let mut replica = stage.start().await;
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     let end = |hours| Some(now.checked_add(SignedDuration::from_hours(hours)).unwrap());
